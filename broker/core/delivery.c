@@ -1,0 +1,297 @@
+/* From a session's queue to its client: what may be sent next, and what the client's
+ * acknowledgements end. */
+#include "core_state.h"
+
+#include "mem.h"
+
+/* Slots passed over, or retained topics looked at, in one core_next. */
+enum { NEXT_WORK_MAX = 512, SCAN_BUDGET = 64 };
+
+void session_leave_queue(struct core *core, struct session *session, const struct slot *slot)
+{
+    if (slot->kind == SLOT_PUBLISH) {
+        size_t size = message_size(slot->message);
+        session->queued_bytes -= size;
+        core->stats.queued_bytes -= size;
+    }
+}
+
+static void pop(struct core *core, struct session *session)
+{
+    struct slot *slot = slot_queue_first(&session->queue);
+    session_leave_queue(core, session, slot);
+    slot_release(core, session, slot);
+    slot_queue_pop(&session->queue, &core->pool);
+}
+
+void session_clear_queue(struct core *core, struct session *session)
+{
+    while (session->queue.count != 0) {
+        pop(core, session);
+    }
+}
+
+/* What a delivery points to once its slot is gone lives until the next one. */
+void core_end_loan(struct core *core)
+{
+    message_release(core->lent);
+    mem_free(core->lent_list);
+    core->lent = NULL;
+    core->lent_list = NULL;
+}
+
+static bool quota_is_used_up(const struct core *core, const struct session *session)
+{
+    uint16_t max = session->receive_maximum < core->options.inflight_max
+                       ? session->receive_maximum
+                       : core->options.inflight_max;
+    return session->quota_used >= max;
+}
+
+/* No new message may be sent at QoS 1 or 2 before an acknowledgement comes. */
+static bool window_is_used_up(const struct core *core, const struct session *session)
+{
+    size_t bytes_max = core->options.inflight_bytes_max;
+    return quota_is_used_up(core, session) || slot_window_is_full(&session->window) ||
+           (bytes_max != 0 && session->inflight_bytes >= bytes_max);
+}
+
+static enum core_next fill(struct core_delivery *out, const struct slot *slot, uint64_t now_ms)
+{
+    struct message *message = slot->message;
+    *out = (struct core_delivery){.message = message,
+                                  .packet_id = slot->packet_id,
+                                  .qos = slot->qos,
+                                  .retain = slot->retain,
+                                  .dup = slot->sent_before};
+    if (message->expires_at_ms != MESSAGE_EXPIRES_NEVER) {
+        out->has_expiry = true;
+        if (message->expires_at_ms > now_ms) { /* one in flight is completed though it expired */
+            out->expiry_s = (uint32_t)((message->expires_at_ms - now_ms + 999) / 1000);
+        }
+    }
+    if (slot->has_list) {
+        out->identifier_count = slot->list->count;
+        out->identifiers = slot->list->identifiers;
+    } else if (slot->identifier != 0) {
+        out->one_identifier = slot->identifier;
+        out->identifier_count = 1;
+        out->identifiers = &out->one_identifier;
+    }
+    return CORE_DELIVERY;
+}
+
+/* What was in flight when the client went away, oldest first, with its old identifiers
+ * [MQTT-4.4.0-1]. */
+static enum core_next next_resend(struct core *core, uint64_t now_ms, struct session *session,
+                                  struct core_delivery *out)
+{
+    while (session->resend_at < session->window.count) {
+        struct slot *slot = slot_window_at(&session->window, session->resend_at);
+        if (slot->kind == SLOT_PUBREL) {
+            session->resend_at++;
+            *out = (struct core_delivery){.packet_id = slot->packet_id, .qos = 2};
+            return CORE_DELIVERY;
+        }
+        if (slot->kind == SLOT_PUBLISH) {
+            if (quota_is_used_up(core, session)) {
+                session->blocked = true;
+                break;
+            }
+            session->resend_at++;
+            slot->in_quota = 1;
+            session->quota_used++;
+            return fill(out, slot, now_ms);
+        }
+        session->resend_at++;
+    }
+    return CORE_NOTHING;
+}
+
+/* Moves a slot's content into the window under a new packet identifier. NULL: it must wait, or
+ * there is no memory. */
+static struct slot *send_in_window(struct core *core, struct session *session,
+                                   const struct slot *slot)
+{
+    if (window_is_used_up(core, session)) {
+        session->blocked = true;
+        return NULL;
+    }
+    struct slot *sent = slot_window_add(&session->window, &core->pool, slot);
+    if (sent == NULL) {
+        return NULL;
+    }
+    sent->in_quota = 1;
+    session->quota_used++;
+    session->inflight_bytes += message_size(slot->message);
+    session->resend_at = session->window.count;
+    return sent;
+}
+
+/* The first slot of the queue goes out. */
+static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
+                                   struct core_delivery *out)
+{
+    struct slot *slot = slot_queue_first(&session->queue);
+    if (slot->qos == 0) {
+        (void)fill(out, slot, now_ms);
+        core->lent = message_hold(slot->message);
+        if (slot->has_list) {
+            core->lent_list = slot->list;
+            slot->has_list = 0;
+        }
+        pop(core, session);
+    } else {
+        struct slot *sent = send_in_window(core, session, slot);
+        if (sent == NULL) {
+            return CORE_AGAIN;
+        }
+        session_leave_queue(core, session, slot);
+        slot->kind = SLOT_EMPTY; /* its references moved */
+        slot_queue_pop(&session->queue, &core->pool);
+        (void)fill(out, sent, now_ms);
+        sent->sent_before = 1;
+    }
+    core->stats.delivered++;
+    return CORE_DELIVERY;
+}
+
+static enum core_next next_retained(struct core *core, uint64_t now_ms, struct session *session,
+                                    struct core_delivery *out)
+{
+    const struct retained_scan *scan = slot_queue_first(&session->queue)->scan;
+    if (scan->qos != 0 && window_is_used_up(core, session)) {
+        session->blocked = true;
+        return CORE_AGAIN;
+    }
+    struct message *message = NULL;
+    enum retained_step step = retained_cursor_next(scan->cursor, SCAN_BUDGET, now_ms, &message);
+    if (step == RETAINED_END) {
+        pop(core, session);
+        return CORE_AGAIN;
+    }
+    if (step == RETAINED_AGAIN || message->sequence > scan->sequence ||
+        (scan->no_local && message->publisher_id == session->number)) {
+        return CORE_AGAIN;
+    }
+    struct slot slot = {.message = message_hold(message),
+                        .identifier = scan->identifier,
+                        .kind = SLOT_PUBLISH,
+                        .qos = (message->qos < scan->qos ? message->qos : scan->qos) & 3U,
+                        .retain = 1};
+    struct slot *sent = &slot;
+    if (slot.qos == 0) {
+        (void)fill(out, sent, now_ms);
+        core->lent = slot.message;
+    } else {
+        sent = send_in_window(core, session, &slot);
+        if (sent == NULL) {
+            message_release(message);
+            core->stats.dropped++;
+            return CORE_AGAIN;
+        }
+        core->stats.queued_messages++;
+        (void)fill(out, sent, now_ms);
+        sent->sent_before = 1;
+    }
+    core->stats.delivered++;
+    return CORE_DELIVERY;
+}
+
+enum core_next core_next(struct core *core, uint64_t now_ms, struct session *session,
+                         struct core_delivery *out)
+{
+    core_end_loan(core);
+    if (next_resend(core, now_ms, session, out) == CORE_DELIVERY) {
+        return CORE_DELIVERY;
+    }
+    enum core_next next = CORE_AGAIN;
+    for (unsigned work = 0; next == CORE_AGAIN && work < NEXT_WORK_MAX; work++) {
+        const struct slot *slot = slot_queue_first(&session->queue);
+        if (slot == NULL || session->blocked) {
+            session->output_pending = false;
+            return CORE_NOTHING;
+        }
+        if (slot->kind == SLOT_SCAN) {
+            next = next_retained(core, now_ms, session, out);
+            work += SCAN_BUDGET;
+        } else if (slot->kind == SLOT_EMPTY) {
+            pop(core, session);
+        } else if (message_is_expired(slot->message, now_ms)) {
+            core->stats.expired++;
+            pop(core, session);
+        } else {
+            next = next_publish(core, now_ms, session, out);
+        }
+    }
+    return next;
+}
+
+/* The exchange of `slot` is over: the window moves on, and what waited for it may go. */
+static void finish(struct core *core, struct session *session, struct slot *slot)
+{
+    slot_release(core, session, slot);
+    uint32_t left = slot_window_finish(&session->window, &core->pool, slot);
+    session->resend_at -= left < session->resend_at ? left : session->resend_at;
+    session->blocked = false;
+    if (session->queue.count != 0 || session->resend_at < session->window.count) {
+        session_wake(core, session);
+    }
+}
+
+void core_give_up(struct core *core, struct session *session, const struct core_delivery *delivery)
+{
+    core->stats.dropped++;
+    core->stats.delivered--;
+    struct slot *slot = slot_window_find(&session->window, delivery->packet_id);
+    if (slot != NULL) {
+        finish(core, session, slot);
+    }
+}
+
+static struct slot *find_sent(const struct session *session, uint16_t packet_id, uint8_t qos,
+                              enum slot_kind kind)
+{
+    struct slot *slot = slot_window_find(&session->window, packet_id);
+    return slot != NULL && slot->qos == qos && slot->kind == kind ? slot : NULL;
+}
+
+bool core_puback(struct core *core, struct session *session, uint16_t packet_id)
+{
+    struct slot *slot = find_sent(session, packet_id, 1, SLOT_PUBLISH);
+    if (slot == NULL) {
+        return false;
+    }
+    finish(core, session, slot);
+    return true;
+}
+
+bool core_pubrec(struct core *core, struct session *session, uint16_t packet_id,
+                 enum mqtt_reason reason, bool *refused)
+{
+    *refused = false;
+    struct slot *slot = find_sent(session, packet_id, 2, SLOT_PUBLISH);
+    if (slot == NULL) {
+        return find_sent(session, packet_id, 2, SLOT_PUBREL) != NULL;
+    }
+    if (reason >= MQTT_UNSPECIFIED_ERROR) {
+        *refused = true;
+        finish(core, session, slot);
+        return false;
+    }
+    /* From here on the client owns the message [MQTT-4.3.3-7]; only the identifier is kept. */
+    core_end_loan(core);
+    slot_release_message(session, slot);
+    slot->kind = SLOT_PUBREL;
+    return true;
+}
+
+bool core_pubcomp(struct core *core, struct session *session, uint16_t packet_id)
+{
+    struct slot *slot = find_sent(session, packet_id, 2, SLOT_PUBREL);
+    if (slot == NULL) {
+        return false;
+    }
+    finish(core, session, slot);
+    return true;
+}

@@ -1,0 +1,144 @@
+/*
+ * slot: one message on its way to one session, and the two structures that hold slots.
+ *
+ * A session has a queue (not sent yet, in order) and a window (sent at QoS 1 or 2, not
+ * acknowledged). A slot moves from the first to the second. Both are empty for an idle session and
+ * then own no memory: chunks and small windows come from a pool that the core owns.
+ *
+ *   Cost       queue push and pop, window add, find and finish: O(1); no allocation while the
+ *              pool has some.
+ *   Memory     24 bytes for each slot.
+ *   Threads    None of its own; belongs to the core's thread.
+ */
+#ifndef BROKER_SLOT_H
+#define BROKER_SLOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "message.h"
+#include "status.h"
+
+struct share_group;
+struct retained_scan;
+
+enum slot_kind {
+    SLOT_EMPTY = 0, /* done or given to another session; skipped */
+    SLOT_PUBLISH,   /* a message to be sent, or sent and not acknowledged */
+    SLOT_PUBREL,    /* QoS 2: PUBREC came, PUBCOMP is awaited; holds no message any more */
+    SLOT_SCAN,      /* retained messages still to be read for a new subscription */
+};
+
+/* The Subscription Identifiers of a message that several of a session's subscriptions match
+ * (3.3.4). */
+struct identifier_list {
+    size_t count;
+    uint32_t identifiers[];
+};
+
+struct slot {
+    union {
+        struct message *message;    /* SLOT_PUBLISH: one reference held */
+        struct retained_scan *scan; /* SLOT_SCAN: owned */
+    };
+    union {
+        struct share_group *group;    /* is_shared: one reference held */
+        struct identifier_list *list; /* has_list: owned */
+    };
+    uint32_t identifier; /* Subscription Identifier unless has_list; 0 = none */
+    uint16_t packet_id;  /* in the window only */
+    uint8_t kind;        /* enum slot_kind */
+    uint8_t qos : 2;
+    uint8_t retain : 1;
+    uint8_t is_shared : 1;
+    uint8_t has_list : 1;
+    uint8_t sent_before : 1; /* on any connection: the next PUBLISH carries DUP */
+    uint8_t in_quota : 1;    /* counts against Receive Maximum on this connection */
+};
+
+enum { SLOTS_PER_CHUNK = 21, SLOT_POOL_CHUNKS_MAX = 8192, WINDOW_SMALL = 16 };
+
+struct slot_chunk {
+    struct slot_chunk *next;
+    struct slot slots[SLOTS_PER_CHUNK];
+};
+
+/* Chunks and small windows that no session uses just now. Zeroed memory is an empty pool. */
+struct slot_pool {
+    struct slot_chunk *chunks;
+    size_t chunk_count;
+};
+
+void slot_pool_fini(struct slot_pool *pool);
+
+/* FIFO. Zeroed memory is an empty queue. */
+struct slot_queue {
+    struct slot_chunk *head;
+    struct slot_chunk *tail;
+    uint16_t head_at; /* first slot in head */
+    uint16_t tail_at; /* first free slot in tail */
+    uint32_t count;
+};
+
+/* A zeroed slot at the end of the queue, to be filled; NULL when there is no memory. */
+MUST_USE struct slot *slot_queue_push(struct slot_queue *queue, struct slot_pool *pool);
+
+/* The first and the last slot, NULL when empty. Valid until the next push or pop. */
+struct slot *slot_queue_first(const struct slot_queue *queue);
+struct slot *slot_queue_last(const struct slot_queue *queue);
+
+/* Forgets the first slot, whose references the caller has moved or released. */
+void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool);
+
+/* Steps over all slots in order: start with {queue->head, queue->head_at}. */
+struct slot_cursor {
+    struct slot_chunk *chunk;
+    uint16_t at;
+};
+struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor *cursor);
+
+/*
+ * The slots that were sent at QoS 1 or 2, indexed by packet identifier: identifiers are given in
+ * sequence, so the slot of identifier p is p - base places behind the first. Zeroed memory is an
+ * empty window.
+ */
+struct slot_window {
+    struct slot *ring;
+    uint32_t capacity; /* power of two, or 0 */
+    uint32_t start;    /* ring index of the slot with identifier base */
+    uint32_t count;    /* slots in use, finished ones between unfinished ones included */
+    uint16_t base;     /* packet identifier of the first slot; meaningless when count is 0 */
+    uint16_t next_id;  /* identifier of the next slot; 0 = not used yet, begin at 1 */
+};
+
+enum { WINDOW_SPAN_MAX = 65535 };
+
+/* True when no further identifier is free: the oldest unacknowledged one is 65535 behind. */
+static inline bool slot_window_is_full(const struct slot_window *window)
+{
+    return window->count >= WINDOW_SPAN_MAX;
+}
+
+/* A slot with the next packet identifier, copied from `slot`; NULL when there is no memory.
+ * Requires: not full. */
+MUST_USE struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
+                                      const struct slot *slot);
+
+/* The unfinished slot with this identifier, or NULL. */
+struct slot *slot_window_find(const struct slot_window *window, uint16_t packet_id);
+
+/* The slot at `index` from the oldest (0 <= index < count); finished ones are SLOT_EMPTY. */
+struct slot *slot_window_at(const struct slot_window *window, uint32_t index);
+
+/*
+ * Finishes a slot whose references are released: its identifier is free once all older ones are.
+ * Returns how many slots left the front of the window, by which positions counted from the oldest
+ * move down.
+ */
+uint32_t slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot);
+
+/* Frees the ring; the slots' references must have been released. */
+void slot_window_fini(struct slot_window *window, struct slot_pool *pool);
+
+#endif

@@ -1,0 +1,478 @@
+/* Subscriptions of a session, and the groups of shared ones (3.8, 3.10, 4.8.2). */
+#include "core_state.h"
+
+#include "mem.h"
+
+enum {
+    SHARE_CHOICES = 8,        /* members looked at for one message */
+    SHARE_BACKLOG_SMALL = 16, /* with fewer messages waiting a member is as good as idle */
+};
+
+static struct bytes subscription_filter(const struct session_subscription *subscription)
+{
+    return bytes_of(subscription->filter, subscription->filter_len);
+}
+
+static struct bytes group_key(const struct share_group *group)
+{
+    return bytes_of(group->key, group->key_len);
+}
+
+static struct bytes group_filter(const struct share_group *group)
+{
+    return bytes_from(group_key(group), group->filter_at);
+}
+
+static bool is_group_key(const struct map_node *node, const void *key)
+{
+    const struct bytes *wanted = key;
+    return bytes_equal(group_key((const struct share_group *)(const void *)node), *wanted);
+}
+
+void share_group_release(struct share_group *group)
+{
+    ENSURE(group->references != 0);
+    if (--group->references == 0) {
+        mem_free(group->members);
+        mem_free(group);
+    }
+}
+
+static void place_member(struct share_group *group, uint32_t index,
+                         struct session_subscription *member)
+{
+    group->members[index] = member;
+    member->group_index = index;
+}
+
+static void swap_members(struct share_group *group, uint32_t a, uint32_t b)
+{
+    struct session_subscription *member = group->members[a];
+    place_member(group, a, group->members[b]);
+    place_member(group, b, member);
+}
+
+void session_update_groups(struct core *core, struct session *session)
+{
+    (void)core;
+    if (session->share_count == 0) {
+        return;
+    }
+    for (struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
+        struct share_group *group = s->group;
+        if (group == NULL) {
+            continue;
+        }
+        bool was_online = s->group_index < group->online_count;
+        if (session->client != NULL && !was_online) {
+            swap_members(group, s->group_index, group->online_count++);
+        } else if (session->client == NULL && was_online) {
+            swap_members(group, s->group_index, --group->online_count);
+        }
+    }
+}
+
+/* The group of "<group>/<filter>", made and put into the trie when it is new. */
+static enum status open_group(struct core *core, struct bytes key, size_t group_name_len,
+                              struct share_group **out)
+{
+    uint64_t hash = hash_bytes(&core->options.seed, key);
+    struct share_group *group =
+        (struct share_group *)(void *)map_find(&core->groups, hash, is_group_key, &key);
+    if (group != NULL) {
+        *out = group;
+        return STATUS_OK;
+    }
+    group = mem_zalloc(sizeof *group + key.len);
+    if (group == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    group->references = 1;
+    group->key_len = (uint16_t)key.len;
+    group->filter_at = (uint16_t)(group_name_len + 1);
+    bytes_copy(group->key, key);
+    enum status status = map_add(&core->groups, hash, &group->node);
+    if (status != STATUS_OK) {
+        mem_free(group);
+        return status;
+    }
+    struct subscription entry = {.subscriber = group, .qos = 2, .is_group = true};
+    bool replaced = false;
+    status = topic_trie_add(core->trie, group_filter(group), &entry, &replaced);
+    if (status != STATUS_OK) {
+        map_remove(&core->groups, &group->node);
+        mem_free(group);
+        return status;
+    }
+    *out = group;
+    return STATUS_OK;
+}
+
+static void close_group_if_empty(struct core *core, struct share_group *group)
+{
+    if (group->member_count == 0) {
+        ENSURE(topic_trie_remove(core->trie, group_filter(group), group) == STATUS_OK);
+        map_remove(&core->groups, &group->node);
+        share_group_release(group);
+    }
+}
+
+static enum status join_group(struct share_group *group, struct session_subscription *subscription)
+{
+    if (group->member_count == group->capacity) {
+        uint32_t capacity = group->capacity == 0 ? 4 : group->capacity * 2;
+        struct session_subscription **members =
+            mem_realloc(group->members, capacity * sizeof(struct session_subscription *));
+        if (members == NULL) {
+            return STATUS_NO_MEMORY;
+        }
+        group->members = members;
+        group->capacity = capacity;
+    }
+    subscription->group = group;
+    place_member(group, group->member_count++, subscription);
+    if (subscription->session->client != NULL) {
+        swap_members(group, subscription->group_index, group->online_count++);
+    }
+    return STATUS_OK;
+}
+
+static void leave_group(struct core *core, struct session_subscription *subscription)
+{
+    struct share_group *group = subscription->group;
+    if (subscription->group_index < group->online_count) {
+        swap_members(group, subscription->group_index, --group->online_count);
+    }
+    swap_members(group, subscription->group_index, --group->member_count);
+    close_group_if_empty(core, group);
+}
+
+/* The member that should get the next message among `count` ones from `first` on: round robin, but
+ * one with a backlog lets others go first. */
+static struct session_subscription *choose_member(struct share_group *group, uint32_t first,
+                                                  uint32_t count, const struct session *except)
+{
+    struct session_subscription *best = NULL;
+    uint32_t start = group->turn++;
+    uint32_t looks = count < SHARE_CHOICES ? count : SHARE_CHOICES;
+    for (uint32_t i = 0; i < looks; i++) {
+        struct session_subscription *member = group->members[first + (start + i) % count];
+        if (member->session == except) {
+            continue;
+        }
+        if (member->session->queue.count < SHARE_BACKLOG_SMALL) {
+            return member;
+        }
+        if (best == NULL || member->session->queue.count < best->session->queue.count) {
+            best = member;
+        }
+    }
+    return best;
+}
+
+bool share_group_deliver(struct core *core, struct share_group *group, struct message *message,
+                         const struct session *except, bool online_only)
+{
+    struct session_subscription *member = NULL;
+    if (group->online_count != 0) {
+        member = choose_member(group, 0, group->online_count, except);
+    }
+    uint32_t offline_count = group->member_count - group->online_count;
+    if (member == NULL && !online_only && offline_count != 0) {
+        member = choose_member(group, group->online_count, offline_count, except);
+    }
+    if (member == NULL) {
+        return false;
+    }
+    struct subscription entry = {.subscriber = member->session,
+                                 .identifier = member->identifier,
+                                 .qos = member->qos,
+                                 .retain_as_published = member->retain_as_published};
+    session_enqueue(core, member->session, message, &entry, group);
+    return true;
+}
+
+static bool try_hand_over(struct core *core, struct session *session, const struct slot *slot,
+                          bool online_only)
+{
+    return slot->kind == SLOT_PUBLISH && slot->is_shared &&
+           share_group_deliver(core, slot->group, slot->message, session, online_only);
+}
+
+void session_hand_over_shared(struct core *core, struct session *session, bool online_only)
+{
+    if (session->shared_slots == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < session->window.count; i++) {
+        struct slot *slot = slot_window_at(&session->window, i);
+        /* A QoS 2 delivery that began must be completed with the same client [MQTT-4.8.2-4]. */
+        if (slot->qos == 1 && try_hand_over(core, session, slot, online_only)) {
+            slot_release(core, session, slot);
+        }
+    }
+    if (session->window.count != 0 && slot_window_at(&session->window, 0)->kind == SLOT_EMPTY) {
+        uint32_t left =
+            slot_window_finish(&session->window, &core->pool, slot_window_at(&session->window, 0));
+        session->resend_at -= left < session->resend_at ? left : session->resend_at;
+    }
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        if (try_hand_over(core, session, slot, online_only)) {
+            session_leave_queue(core, session, slot);
+            slot_release(core, session, slot);
+        }
+    }
+}
+
+struct subscription_key {
+    const struct session *session;
+    struct bytes filter;
+};
+
+static bool is_subscription(const struct map_node *node, const void *key)
+{
+    const struct session_subscription *subscription =
+        (const struct session_subscription *)(const void *)node;
+    const struct subscription_key *wanted = key;
+    return subscription->session == wanted->session &&
+           bytes_equal(subscription_filter(subscription), wanted->filter);
+}
+
+static uint64_t subscription_hash(const struct core *core, const struct session *session,
+                                  struct bytes filter)
+{
+    return hash_bytes_salted(&core->options.seed, session->number, filter);
+}
+
+static struct session_subscription *
+find_subscription(const struct core *core, const struct session *session, struct bytes filter)
+{
+    struct subscription_key key = {session, filter};
+    return (struct session_subscription *)(void *)map_find(
+        &core->subscriptions, subscription_hash(core, session, filter), is_subscription, &key);
+}
+
+/* Lets the retained messages that match follow, in the queue's order. */
+static enum mqtt_reason queue_retained(struct core *core, struct session *session,
+                                       const struct core_subscribe *subscribe, uint8_t qos)
+{
+    if (retained_count(core->retained) == 0) {
+        return MQTT_SUCCESS;
+    }
+    if (core->options.queued_messages_max != 0 &&
+        session->queue.count >= core->options.queued_messages_max) {
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    struct retained_scan *scan = mem_alloc(sizeof *scan);
+    if (scan == NULL) {
+        return MQTT_UNSPECIFIED_ERROR;
+    }
+    *scan = (struct retained_scan){.sequence = core->sequence,
+                                   .identifier = subscribe->identifier,
+                                   .qos = qos,
+                                   .no_local = subscribe->no_local};
+    if (retained_cursor_open(core->retained, subscribe->filter, &scan->cursor) != STATUS_OK) {
+        mem_free(scan);
+        return MQTT_UNSPECIFIED_ERROR;
+    }
+    struct slot *slot = slot_queue_push(&session->queue, &core->pool);
+    if (slot == NULL) {
+        retained_cursor_close(scan->cursor);
+        mem_free(scan);
+        return MQTT_UNSPECIFIED_ERROR;
+    }
+    slot->kind = SLOT_SCAN;
+    slot->scan = scan;
+    session_wake(core, session);
+    return MQTT_SUCCESS;
+}
+
+/* A subscription that the session knows of and the trie does not yet. */
+static struct session_subscription *create_subscription(struct core *core, struct session *session,
+                                                        struct bytes filter)
+{
+    struct session_subscription *subscription = mem_zalloc(sizeof *subscription + filter.len);
+    if (subscription == NULL) {
+        return NULL;
+    }
+    subscription->session = session;
+    subscription->filter_len = (uint16_t)filter.len;
+    bytes_copy(subscription->filter, filter);
+    if (map_add(&core->subscriptions, subscription_hash(core, session, filter),
+                &subscription->node) != STATUS_OK) {
+        mem_free(subscription);
+        return NULL;
+    }
+    subscription->next = session->subscriptions;
+    if (subscription->next != NULL) {
+        subscription->next->previous = subscription;
+    }
+    session->subscriptions = subscription;
+    session->subscription_count++;
+    core->stats.subscriptions++;
+    return subscription;
+}
+
+static void destroy_subscription(struct core *core, struct session_subscription *subscription)
+{
+    struct session *session = subscription->session;
+    if (subscription->next != NULL) {
+        subscription->next->previous = subscription->previous;
+    }
+    if (subscription->previous != NULL) {
+        subscription->previous->next = subscription->next;
+    } else {
+        session->subscriptions = subscription->next;
+    }
+    session->subscription_count--;
+    core->stats.subscriptions--;
+    map_remove(&core->subscriptions, &subscription->node);
+    mem_free(subscription);
+}
+
+static enum mqtt_reason reason_of(enum status status)
+{
+    return status == STATUS_LIMIT ? MQTT_QUOTA_EXCEEDED : MQTT_UNSPECIFIED_ERROR;
+}
+
+/* Takes a stored subscription out of the trie or its group. */
+static void forget_subscription(struct core *core, struct session_subscription *subscription)
+{
+    if (subscription->group != NULL) {
+        leave_group(core, subscription);
+        subscription->session->share_count--;
+        core->stats.shared_subscriptions--;
+    } else {
+        ENSURE(topic_trie_remove(core->trie, subscription_filter(subscription),
+                                 subscription->session) == STATUS_OK);
+    }
+    destroy_subscription(core, subscription);
+}
+
+static enum status store_shared(struct core *core, struct session_subscription *subscription,
+                                struct bytes key, size_t group_name_len)
+{
+    if (subscription->group != NULL) {
+        return STATUS_OK;
+    }
+    struct share_group *group = NULL;
+    enum status status = open_group(core, key, group_name_len, &group);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = join_group(group, subscription);
+    if (status != STATUS_OK) {
+        close_group_if_empty(core, group);
+        return status;
+    }
+    subscription->session->share_count++;
+    core->stats.shared_subscriptions++;
+    return STATUS_OK;
+}
+
+static enum status store_own(struct core *core, struct session *session,
+                             const struct core_subscribe *subscribe, uint8_t qos)
+{
+    struct subscription entry = {.subscriber = session,
+                                 .identifier = subscribe->identifier,
+                                 .qos = qos,
+                                 .no_local = subscribe->no_local,
+                                 .retain_as_published = subscribe->retain_as_published};
+    bool replaced = false;
+    return topic_trie_add(core->trie, subscribe->filter, &entry, &replaced);
+}
+
+/* A filter taken apart (4.8.2). */
+struct parsed_filter {
+    bool is_shared;
+    struct bytes group_name;
+    struct bytes filter;
+};
+
+static bool parse_filter(const struct core *core, struct bytes sent, struct parsed_filter *out)
+{
+    bool valid = false;
+    *out = (struct parsed_filter){.filter = sent};
+    out->is_shared = topic_filter_split_shared(sent, &out->group_name, &out->filter, &valid);
+    return (out->is_shared ? valid : topic_filter_is_valid(sent)) &&
+           topic_level_count(out->filter) <= core->options.topic_levels_max;
+}
+
+static enum status store(struct core *core, struct session_subscription *subscription,
+                         const struct parsed_filter *parsed, const struct core_subscribe *subscribe,
+                         uint8_t qos)
+{
+    if (!parsed->is_shared) {
+        return store_own(core, subscription->session, subscribe, qos);
+    }
+    struct bytes key =
+        bytes_of(parsed->group_name.data, parsed->group_name.len + 1 + parsed->filter.len);
+    return store_shared(core, subscription, key, parsed->group_name.len);
+}
+
+enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct session *session,
+                                const struct core_subscribe *subscribe)
+{
+    (void)now_ms;
+    struct parsed_filter parsed;
+    if (!parse_filter(core, subscribe->filter, &parsed)) {
+        return MQTT_TOPIC_FILTER_INVALID;
+    }
+    uint8_t qos = subscribe->qos < core->options.qos_max ? subscribe->qos : core->options.qos_max;
+    struct session_subscription *entry = find_subscription(core, session, subscribe->filter);
+    bool is_new = entry == NULL;
+    if (is_new) {
+        if (core->options.subscriptions_max != 0 &&
+            session->subscription_count >= core->options.subscriptions_max) {
+            return MQTT_QUOTA_EXCEEDED;
+        }
+        entry = create_subscription(core, session, subscribe->filter);
+        if (entry == NULL) {
+            return MQTT_UNSPECIFIED_ERROR;
+        }
+    }
+    enum status status = store(core, entry, &parsed, subscribe, qos);
+    if (status != STATUS_OK) {
+        if (is_new) {
+            destroy_subscription(core, entry);
+        }
+        return reason_of(status);
+    }
+    entry->identifier = subscribe->identifier;
+    entry->qos = qos;
+    entry->retain_as_published = subscribe->retain_as_published;
+    if (!parsed.is_shared &&
+        (subscribe->retain_handling == 0 || (subscribe->retain_handling == 1 && is_new))) {
+        enum mqtt_reason reason = queue_retained(core, session, subscribe, qos);
+        if (reason != MQTT_SUCCESS) {
+            if (is_new) {
+                forget_subscription(core, entry);
+            }
+            return reason;
+        }
+    }
+    return (enum mqtt_reason)qos;
+}
+
+enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, struct bytes filter)
+{
+    struct parsed_filter parsed;
+    if (!parse_filter(core, filter, &parsed)) {
+        return MQTT_TOPIC_FILTER_INVALID;
+    }
+    struct session_subscription *subscription = find_subscription(core, session, filter);
+    if (subscription == NULL) {
+        return MQTT_NO_SUBSCRIPTION_EXISTED;
+    }
+    forget_subscription(core, subscription);
+    return MQTT_SUCCESS;
+}
+
+void session_drop_subscriptions(struct core *core, struct session *session)
+{
+    while (session->subscriptions != NULL) {
+        forget_subscription(core, session->subscriptions);
+    }
+}
