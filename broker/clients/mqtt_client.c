@@ -1,0 +1,405 @@
+#include "mqtt_client_state.h"
+
+#include "mem.h"
+#include "mqtt_disconnect.h"
+
+enum { TAIL_BYTES_MIN = 64, DISCONNECT_BYTES = 16 };
+
+enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
+                                struct mqtt_clients **out)
+{
+    *out = mem_zalloc(sizeof **out);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    (*out)->host = *host;
+    timer_wheel_init(&(*out)->wheel, now_ms);
+    return STATUS_OK;
+}
+
+void mqtt_clients_set_core(struct mqtt_clients *clients, struct core *core)
+{
+    clients->core = core;
+}
+
+void mqtt_clients_destroy(struct mqtt_clients *clients)
+{
+    if (clients != NULL) {
+        ENSURE(clients->first == NULL);
+        control_pool_fini(clients);
+        mem_free(clients);
+    }
+}
+
+/* Before MQTT 5 a server has no DISCONNECT: closing says it all. */
+static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason)
+{
+    if (client->state == CLIENT_CONNECTED && client->version == MQTT_VERSION_5) {
+        struct mqtt_disconnect disconnect = {.reason = reason};
+        struct writer writer = client_control_begin(client, DISCONNECT_BYTES);
+        mqtt_disconnect_encode(&writer, MQTT_VERSION_5, &disconnect);
+        (void)client_control_end(client, &writer);
+    }
+}
+
+static void on_output_ready(void *ctx, void *client)
+{
+    const struct mqtt_clients *clients = ctx;
+    clients->host.wake(((struct mqtt_client *)client)->link);
+}
+
+static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
+{
+    (void)ctx;
+    struct mqtt_client *loser = client;
+    send_disconnect(loser, reason);
+    client_leave(loser, 0, LEAVE_SESSION_LOST, reason,
+                 reason == MQTT_SESSION_TAKEN_OVER ? "another connection uses its client id"
+                                                   : "its session was ended by an administrator");
+}
+
+struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
+{
+    return (struct core_effects){clients, on_output_ready, on_session_lost};
+}
+
+struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
+{
+    return clients->stats;
+}
+
+struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_ms, void *link,
+                                     const struct mqtt_settings *settings,
+                                     struct bytes certificate_user)
+{
+    struct mqtt_client *client = mem_zalloc(sizeof *client);
+    if (client == NULL) {
+        return NULL;
+    }
+    if (certificate_user.len != 0 && certificate_user.len <= UINT16_MAX) {
+        client->user_name = mem_copy_string(certificate_user);
+        client->user_name_len = (uint16_t)certificate_user.len;
+        if (client->user_name == NULL) {
+            mem_free(client);
+            return NULL;
+        }
+    }
+    client->clients = clients;
+    client->link = link;
+    client->settings = settings;
+    client->opened_ms = now_ms;
+    client->next = clients->first;
+    if (client->next != NULL) {
+        client->next->previous = client;
+    }
+    clients->first = client;
+    timer_arm(&clients->wheel, &client->timer, now_ms + settings->connect_timeout_ms);
+    return client;
+}
+
+void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
+                  enum mqtt_reason reason, const char *why)
+{
+    if (client->state == CLIENT_CLOSING) {
+        return;
+    }
+    struct mqtt_clients *clients = client->clients;
+    client->state = CLIENT_CLOSING;
+    timer_cancel(&clients->wheel, &client->timer);
+    if (!client->refused) {
+        clients->host.on_gone(client->link, client, why);
+    }
+    clients->host.close(client->link, reason);
+    struct session *session = client->session;
+    client->session = NULL;
+    if (session != NULL && leave != LEAVE_SESSION_LOST) {
+        core_disconnect(clients->core, now_ms, session, leave == LEAVE_WITH_WILL);
+    }
+}
+
+void client_fail(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
+                 const char *why)
+{
+    send_disconnect(client, reason);
+    client_leave(client, now_ms, LEAVE_WITH_WILL, reason, why);
+}
+
+void mqtt_client_disconnect(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
+                            const char *why)
+{
+    client_fail(client, now_ms, reason, why);
+}
+
+void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms)
+{
+    for (struct mqtt_client *client = clients->first; client != NULL; client = client->next) {
+        send_disconnect(client, MQTT_SERVER_SHUTTING_DOWN);
+        client_leave(client, now_ms, LEAVE_WITHOUT_WILL, MQTT_SERVER_SHUTTING_DOWN,
+                     "the broker stops");
+    }
+}
+
+void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *why)
+{
+    struct mqtt_clients *clients = client->clients;
+    if (client->state != CLIENT_CLOSING) {
+        client->state = CLIENT_CLOSING;
+        clients->host.on_gone(client->link, client, why);
+        if (client->session != NULL) {
+            core_disconnect(clients->core, now_ms, client->session, true);
+        }
+    }
+    timer_cancel(&clients->wheel, &client->timer);
+    if (client->next != NULL) {
+        client->next->previous = client->previous;
+    }
+    if (client->previous != NULL) {
+        client->previous->next = client->next;
+    } else {
+        clients->first = client->next;
+    }
+    control_release(client);
+    alias_names_destroy(client->aliases_in);
+    alias_choices_destroy(client->aliases_out);
+    mem_free(client->tail);
+    mem_free(client->user_name);
+    mem_free(client);
+}
+
+uint64_t mqtt_clients_next_deadline_ms(const struct mqtt_clients *clients)
+{
+    return timer_wheel_next_ms(&clients->wheel);
+}
+
+struct advance {
+    struct mqtt_clients *clients;
+    uint64_t now_ms;
+};
+
+/* The timer is not moved when bytes come in: it fires, looks when the last ones came, and waits for
+ * the rest. */
+static void fire(void *ctx, struct timer *timer)
+{
+    const struct advance *advance = ctx;
+    struct mqtt_clients *clients = advance->clients;
+    struct mqtt_client *client =
+        (struct mqtt_client *)(void *)((char *)timer - offsetof(struct mqtt_client, timer));
+    if (client->state == CLIENT_NEW) {
+        client_fail(client, advance->now_ms, MQTT_KEEP_ALIVE_TIMEOUT, "no CONNECT in time");
+        return;
+    }
+    /* One and a half keep alive periods [MQTT-3.1.2-22]. Any byte is life: a browser that throttles
+     * a tab still answers WebSocket pings. */
+    uint64_t deadline_ms =
+        clients->host.last_inbound_ms(client->link) + UINT64_C(1500) * client->keep_alive_s;
+    if (advance->now_ms >= deadline_ms) {
+        client_fail(client, advance->now_ms, MQTT_KEEP_ALIVE_TIMEOUT, "keep alive timed out");
+    } else {
+        timer_arm(&clients->wheel, &client->timer, deadline_ms);
+    }
+}
+
+void mqtt_clients_advance(struct mqtt_clients *clients, uint64_t now_ms)
+{
+    struct advance advance = {clients, now_ms};
+    timer_wheel_advance(&clients->wheel, now_ms, fire, &advance);
+}
+
+static size_t packet_bytes_max(const struct mqtt_client *client)
+{
+    size_t max = client->settings->packet_bytes_max;
+    return client->state == CLIENT_NEW && max > CONNECT_BYTES_MAX ? CONNECT_BYTES_MAX : max;
+}
+
+/* Before CONNECT the version is not known; 3.1.1 has the rules that all versions share. */
+static enum mqtt_header_result decode_header(const struct mqtt_client *client, struct bytes in,
+                                             struct mqtt_header *out)
+{
+    enum mqtt_version version =
+        client->version == 0 ? MQTT_VERSION_3_1_1 : (enum mqtt_version)client->version;
+    return mqtt_header_decode_as(in, version, out);
+}
+
+/* Judges a header before its body is waited for. False: the client was sent away. */
+static bool accept_header(struct mqtt_client *client, uint64_t now_ms,
+                          enum mqtt_header_result result, const struct mqtt_header *header)
+{
+    if (result == MQTT_HEADER_MALFORMED) {
+        client_fail(client, now_ms, MQTT_MALFORMED_PACKET, "malformed fixed header");
+    } else if (client->state == CLIENT_NEW && header->type != MQTT_CONNECT) {
+        client_fail(client, now_ms, MQTT_PROTOCOL_ERROR, "the first packet was not CONNECT");
+    } else if (header->header_len + (size_t)header->remaining > packet_bytes_max(client)) {
+        client_fail(client, now_ms, MQTT_PACKET_TOO_LARGE, "packet larger than max_packet_size");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static void handle_packet(struct mqtt_client *client, uint64_t now_ms,
+                          const struct mqtt_header *header, struct bytes body)
+{
+    client->clients->stats.packets_received++;
+    if (client->state == CLIENT_NEW) {
+        client_on_connect(client, now_ms, body);
+    } else {
+        client_on_packet(client, now_ms, header, body);
+    }
+}
+
+/* Parses whole packets where they stand. Returns what is left: the beginning of a packet, or
+ * nothing. */
+static struct bytes parse_in_place(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
+{
+    while (in.len != 0 && client->state != CLIENT_CLOSING) {
+        struct mqtt_header header;
+        enum mqtt_header_result result = decode_header(client, in, &header);
+        if (result == MQTT_HEADER_INCOMPLETE) {
+            return in;
+        }
+        if (!accept_header(client, now_ms, result, &header)) {
+            break;
+        }
+        size_t len = header.header_len + (size_t)header.remaining;
+        if (len > in.len) {
+            return in;
+        }
+        handle_packet(client, now_ms, &header,
+                      bytes_of(in.data + header.header_len, header.remaining));
+        in = bytes_from(in, len);
+    }
+    return BYTES_EMPTY;
+}
+
+static bool tail_reserve(struct mqtt_client *client, size_t capacity)
+{
+    struct tail *tail = client->tail;
+    if (tail != NULL && tail->capacity >= capacity) {
+        return true;
+    }
+    struct tail *grown = mem_realloc(tail, sizeof *grown + capacity);
+    if (grown == NULL) {
+        return false;
+    }
+    if (tail == NULL) {
+        grown->len = 0;
+    }
+    grown->capacity = capacity;
+    client->tail = grown;
+    return true;
+}
+
+static void drop_tail(struct mqtt_client *client)
+{
+    mem_free(client->tail);
+    client->tail = NULL;
+}
+
+/* Bytes that the unfinished packet in the tail still lacks, as far as is known; 0 when it is
+ * complete. */
+static size_t tail_needs(struct mqtt_client *client, uint64_t now_ms, struct mqtt_header *header)
+{
+    struct tail *tail = client->tail;
+    enum mqtt_header_result result = decode_header(client, bytes_of(tail->data, tail->len), header);
+    if (result == MQTT_HEADER_INCOMPLETE) {
+        return 1;
+    }
+    if (!accept_header(client, now_ms, result, header)) {
+        return 0;
+    }
+    return header->header_len + (size_t)header->remaining - tail->len;
+}
+
+/* Completes the packet in the tail from `in` and handles it. Returns what `in` has left. */
+static struct bytes feed_tail(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
+{
+    struct mqtt_header header;
+    for (;;) {
+        size_t needs = tail_needs(client, now_ms, &header);
+        if (client->state == CLIENT_CLOSING) {
+            return BYTES_EMPTY;
+        }
+        if (needs == 0) {
+            break;
+        }
+        if (in.len == 0) {
+            return BYTES_EMPTY;
+        }
+        if (!tail_reserve(client, client->tail->len + needs)) {
+            client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
+            return BYTES_EMPTY;
+        }
+        struct bytes piece = bytes_of(in.data, needs < in.len ? needs : in.len);
+        bytes_copy(client->tail->data + client->tail->len, piece);
+        client->tail->len += piece.len;
+        in = bytes_from(in, piece.len);
+    }
+    struct tail *tail = client->tail;
+    client->tail = NULL; /* the packet may end the client; the bytes live until it is handled */
+    handle_packet(client, now_ms, &header,
+                  bytes_of(tail->data + header.header_len, header.remaining));
+    mem_free(tail);
+    return in;
+}
+
+void mqtt_client_receive(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
+{
+    if (client->tail != NULL) {
+        in = feed_tail(client, now_ms, in);
+    }
+    in = parse_in_place(client, now_ms, in);
+    if (client->state == CLIENT_CLOSING) {
+        drop_tail(client);
+        return;
+    }
+    if (in.len == 0) {
+        return;
+    }
+    size_t capacity = in.len > TAIL_BYTES_MIN ? in.len : TAIL_BYTES_MIN;
+    if (!tail_reserve(client, capacity)) {
+        client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    bytes_copy(client->tail->data, in);
+    client->tail->len = in.len;
+}
+
+void *mqtt_client_link(const struct mqtt_client *client)
+{
+    return client->link;
+}
+
+struct bytes mqtt_client_id(const struct mqtt_client *client)
+{
+    return client->session == NULL ? BYTES_EMPTY : core_session_client_id(client->session);
+}
+
+struct bytes mqtt_client_user_name(const struct mqtt_client *client)
+{
+    return bytes_of(client->user_name, client->user_name_len);
+}
+
+enum mqtt_version mqtt_client_version(const struct mqtt_client *client)
+{
+    return (enum mqtt_version)client->version;
+}
+
+bool mqtt_client_is_connected(const struct mqtt_client *client)
+{
+    return client->state == CLIENT_CONNECTED;
+}
+
+bool mqtt_client_clean_start(const struct mqtt_client *client)
+{
+    return client->clean_start;
+}
+
+uint16_t mqtt_client_keep_alive_s(const struct mqtt_client *client)
+{
+    return client->keep_alive_s;
+}
+
+uint64_t mqtt_client_opened_ms(const struct mqtt_client *client)
+{
+    return client->opened_ms;
+}

@@ -1,0 +1,136 @@
+/*
+ * mqtt_client: one MQTT client, 3.1 to 5.0: its packets become calls of the core, the core's
+ * deliveries its packets.
+ *
+ * Sans-I/O like the core: bytes and the time go in, bytes come out when the connection asks for
+ * them, and what the connection must do goes out through struct mqtt_host. One `struct
+ * mqtt_clients` stands for all clients of one core.
+ *
+ *   Life       mqtt_client_open -> mqtt_client_receive and mqtt_client_send as often as the
+ * connection likes -> mqtt_client_close. When the client has to go, host.close is called once; the
+ * connection then sends what mqtt_client_send still yields, closes, and calls mqtt_client_close.
+ *   Memory     About 150 bytes and the session while idle: no buffers.
+ *   Threads    All calls come from the core's thread.
+ */
+#ifndef BROKER_MQTT_CLIENT_H
+#define BROKER_MQTT_CLIENT_H
+
+#include "access.h"
+#include "core.h"
+#include "output.h"
+
+struct mqtt_clients;
+struct mqtt_client;
+
+/* Settings that a listener has; shared by its clients and outlived by none of them. */
+struct mqtt_settings {
+    bool allow_anonymous;
+    bool certificate_is_user;
+    bool allow_zero_length_client_id;
+    bool retain_available;
+    uint8_t qos_max;
+    uint16_t topic_alias_maximum; /* aliases that a client may set up; 0 = none */
+    uint16_t receive_maximum;     /* what we announce to MQTT 5 clients; at least 1 */
+    uint16_t keep_alive_max_s;    /* what an MQTT 5 client is held to; 65535 = anything */
+    uint32_t packet_bytes_max;    /* a whole packet from a client */
+    uint32_t payload_bytes_max;   /* of one message */
+    uint32_t connect_timeout_ms;  /* until CONNECT is complete */
+    const char *auto_id_prefix;   /* of client ids that we assign; never NULL */
+    const char *client_id_prefix; /* client ids must begin so; NULL = any */
+};
+
+/* What a client asks of the rest of the broker. `link` is what mqtt_client_open was given. */
+struct mqtt_host {
+    void *ctx;
+    /* There is output: call mqtt_client_send at the end of this loop turn. */
+    void (*wake)(void *link);
+    /* Send what there is, then close the connection. Must not call back into the client before it
+     * returns. */
+    void (*close)(void *link, enum mqtt_reason reason);
+    /* When the last byte of any kind came in. */
+    uint64_t (*last_inbound_ms)(void *link);
+    /* Fills `out` with bytes that nobody can guess. */
+    void (*random)(void *ctx, uint8_t *out, size_t len);
+    /* For the log: CONNECT was accepted; refused; and, exactly once unless it was refused, why it
+     * is gone. */
+    void (*on_connected)(void *link, const struct mqtt_client *client);
+    void (*on_refused)(void *link, const struct mqtt_client *client, struct bytes client_id,
+                       enum mqtt_reason reason);
+    void (*on_gone)(void *link, const struct mqtt_client *client, const char *why);
+    /* For the log: each entry of a SUBSCRIBE and its reason code, each of an UNSUBSCRIBE. */
+    void (*on_subscribe)(void *link, const struct mqtt_client *client, struct bytes filter,
+                         enum mqtt_reason granted);
+    void (*on_unsubscribe)(void *link, const struct mqtt_client *client, struct bytes filter);
+};
+
+/* Counts since the start, for $SYS. */
+struct mqtt_client_stats {
+    uint64_t connections; /* CONNECTs accepted */
+    uint64_t packets_received;
+    uint64_t packets_sent;
+    uint64_t publish_received;
+    uint64_t publish_sent;
+    uint64_t publish_bytes_received; /* payloads */
+    uint64_t publish_bytes_sent;
+};
+
+/* Errors: STATUS_NO_MEMORY. The caller ends *out with mqtt_clients_destroy. */
+MUST_USE enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
+                                         struct mqtt_clients **out);
+
+/* The core that all clients talk to, made with mqtt_clients_effects; set once, before the first
+ * client. */
+void mqtt_clients_set_core(struct mqtt_clients *clients, struct core *core);
+
+/* What core_create needs so that the core reaches its clients. */
+struct core_effects mqtt_clients_effects(struct mqtt_clients *clients);
+
+/* Requires that all clients are closed. NULL is allowed. */
+void mqtt_clients_destroy(struct mqtt_clients *clients);
+
+/* Time: keep alive and connect deadlines. */
+uint64_t mqtt_clients_next_deadline_ms(const struct mqtt_clients *clients);
+void mqtt_clients_advance(struct mqtt_clients *clients, uint64_t now_ms);
+
+/* The broker stops: every client gets DISCONNECT 0x8B (MQTT 5) and is closed. Wills are not sent
+ * (3.1.2.5 lets a server that shuts down defer them). */
+void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms);
+
+struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients);
+
+/*
+ * A connection that will speak MQTT. `settings` is borrowed for the client's life;
+ * `certificate_user` (the name in its certificate, or empty) is copied. NULL when there is no
+ * memory.
+ */
+MUST_USE struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_ms,
+                                              void *link, const struct mqtt_settings *settings,
+                                              struct bytes certificate_user);
+
+/* Bytes from the client, cut anywhere. After host.close they are ignored. */
+void mqtt_client_receive(struct mqtt_client *client, uint64_t now_ms, struct bytes in);
+
+/* Adds what there is to send, until `output` has no more room (then host.wake is called for the
+ * rest). */
+void mqtt_client_send(struct mqtt_client *client, uint64_t now_ms, struct output *output);
+
+/* The client is put off by the broker: MQTT 5 clients get DISCONNECT with `reason`. */
+void mqtt_client_disconnect(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
+                            const char *why);
+
+/* The connection is gone, `why` in words; the client is freed. */
+void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *why);
+
+/* What mqtt_client_open was given. */
+void *mqtt_client_link(const struct mqtt_client *client);
+
+/* For log lines; empty or 0 before CONNECT was accepted. */
+struct bytes mqtt_client_id(const struct mqtt_client *client);
+struct bytes mqtt_client_user_name(const struct mqtt_client *client); /* data NULL: anonymous */
+enum mqtt_version mqtt_client_version(const struct mqtt_client *client);
+bool mqtt_client_is_connected(const struct mqtt_client *client);
+bool mqtt_client_clean_start(const struct mqtt_client *client);
+uint16_t mqtt_client_keep_alive_s(const struct mqtt_client *client);
+uint64_t mqtt_client_opened_ms(const struct mqtt_client *client);
+
+#endif

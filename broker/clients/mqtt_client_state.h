@@ -1,0 +1,119 @@
+/*
+ * mqtt_client_state: the structures behind mqtt_client.h, for its own files. mqtt_client.c cuts the
+ * byte stream into packets and keeps time, mqtt_connection.c answers CONNECT, mqtt_packets.c the
+ * other packets, mqtt_output.c sends.
+ */
+#ifndef BROKER_MQTT_CLIENT_STATE_H
+#define BROKER_MQTT_CLIENT_STATE_H
+
+#include "mqtt_alias.h"
+#include "mqtt_client.h"
+#include "timer_wheel.h"
+
+enum {
+    CONNECT_BYTES_MAX = 512 * 1024, /* the first packet of somebody whom we don't know yet */
+    CONTROL_BYTES_MIN = 256,
+    CONTROL_POOL_MAX = 1024,
+};
+
+/* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever
+ * dropped: a connection that does not take them is not read from. */
+struct control {
+    struct shared shared; /* first */
+    struct mqtt_clients *clients;
+    struct control *next; /* in the pool */
+    size_t len;
+    size_t capacity;
+    uint8_t data[];
+};
+
+/* The beginning of a packet whose rest has not come yet. */
+struct tail {
+    size_t len;
+    size_t capacity;
+    uint8_t data[];
+};
+
+struct mqtt_clients {
+    struct mqtt_host host;
+    struct core *core;
+    struct timer_wheel wheel;
+    struct mqtt_client *first; /* all open clients */
+    struct control *control_pool;
+    size_t control_pool_count;
+    struct mqtt_client_stats stats;
+};
+
+enum client_state {
+    CLIENT_NEW,       /* CONNECT is awaited */
+    CLIENT_CONNECTED, /* it has a session */
+    CLIENT_CLOSING,   /* host.close was called */
+};
+
+struct mqtt_client {
+    struct mqtt_clients *clients;
+    struct mqtt_client *next, *previous;
+    void *link;
+    const struct mqtt_settings *settings;
+    struct session *session; /* NULL unless CLIENT_CONNECTED */
+    struct tail *tail;
+    struct control *control;
+    struct alias_names *aliases_in;    /* NULL until the client sets up one */
+    struct alias_choices *aliases_out; /* NULL until we set up one */
+    char *user_name;                   /* NULL: anonymous, or, before CONNECT, no certificate */
+    struct timer timer;                /* connect deadline, then keep alive */
+    uint64_t opened_ms;
+    uint32_t pings_due; /* PINGRESPs to be sent behind the deliveries that are ready */
+    uint32_t packet_bytes_max; /* what the client accepts; 0 = anything */
+    uint16_t user_name_len;
+    uint16_t keep_alive_s;
+    uint16_t alias_maximum; /* what the client accepts */
+    uint8_t version;        /* enum mqtt_version; 0 before CONNECT */
+    uint8_t state;          /* enum client_state */
+    bool clean_start;
+    bool refused; /* by CONNACK: the log has said so */
+    bool is_bridge;
+    bool expires_at_once; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
+};
+
+/* mqtt_client.c */
+
+/* Ends the client for what it did or we decided: DISCONNECT with `reason` to MQTT 5 clients, then
+ * host.close. */
+void client_fail(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
+                 const char *why);
+
+enum leave {
+    LEAVE_WITH_WILL,
+    LEAVE_WITHOUT_WILL,
+    LEAVE_SESSION_LOST, /* the core took the session already */
+};
+
+/* Leaves the session, says why the client is gone, and asks for the connection to be closed. */
+void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
+                  enum mqtt_reason reason, const char *why);
+
+/* mqtt_connection.c */
+void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes body);
+
+/* mqtt_packets.c: a whole packet of a connected client. */
+void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct mqtt_header *header,
+                      struct bytes body);
+
+/* mqtt_output.c */
+
+/* Room for one control packet of at most `len` bytes; a failed writer when there is no memory. End
+ * with client_control_end. */
+struct writer client_control_begin(struct mqtt_client *client, size_t len);
+
+/* Queues what was written and wakes the connection. False when there was no memory: nothing is
+ * queued then. */
+bool client_control_end(struct mqtt_client *client, const struct writer *writer);
+
+/* The same; without memory the client has to go. */
+void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer);
+
+void control_release(struct mqtt_client *client);
+void control_pool_fini(struct mqtt_clients *clients);
+
+#endif

@@ -1,0 +1,330 @@
+/* The packets of a connected client. */
+#include <stdio.h>
+
+#include "mem.h"
+#include "mqtt_ack.h"
+#include "mqtt_client_state.h"
+#include "mqtt_disconnect.h"
+#include "mqtt_publish.h"
+#include "mqtt_subscribe.h"
+#include "topic.h"
+
+enum { ACK_BYTES_MAX = 8, SUBACK_HEAD_BYTES = 16 };
+
+/* A packet that breaks the standard. The log line names the packet and the reason. */
+static void fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                        enum mqtt_reason reason)
+{
+    char why[96];
+    (void)snprintf(why, sizeof why, "%s in %s", mqtt_reason_name(reason), mqtt_type_name(type));
+    client_fail(client, now_ms, reason, why);
+}
+
+static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                     uint16_t packet_id, enum mqtt_reason reason)
+{
+    struct mqtt_ack ack = {.packet_id = packet_id, .reason = reason};
+    struct writer writer = client_control_begin(client, ACK_BYTES_MAX);
+    mqtt_ack_encode(&writer, type, (enum mqtt_version)client->version, &ack);
+    client_control_send(client, now_ms, &writer);
+}
+
+/* Replaces an alias by its topic, or remembers the topic that it stands for (3.3.2.3.4). */
+static enum mqtt_reason resolve_alias(struct mqtt_client *client, struct mqtt_publish *publish)
+{
+    uint16_t alias = publish->topic_alias;
+    if (alias == 0) {
+        return MQTT_SUCCESS;
+    }
+    if (alias > client->settings->topic_alias_maximum) {
+        return MQTT_TOPIC_ALIAS_INVALID; /* [MQTT-3.3.2-9] */
+    }
+    if (client->aliases_in == NULL && alias_names_create(client->settings->topic_alias_maximum,
+                                                         &client->aliases_in) != STATUS_OK) {
+        return MQTT_SERVER_BUSY;
+    }
+    if (publish->topic.len != 0) {
+        return alias_names_set(client->aliases_in, alias, publish->topic) == STATUS_OK
+                   ? MQTT_SUCCESS
+                   : MQTT_SERVER_BUSY;
+    }
+    publish->topic = alias_names_get(client->aliases_in, alias);
+    return publish->topic.len != 0 ? MQTT_SUCCESS : MQTT_PROTOCOL_ERROR;
+}
+
+/* What ends the connection, whatever the QoS. */
+static enum mqtt_reason check_publish(struct mqtt_client *client, struct mqtt_publish *publish)
+{
+    const struct mqtt_settings *settings = client->settings;
+    if (publish->qos > settings->qos_max) {
+        return MQTT_QOS_NOT_SUPPORTED; /* [MQTT-3.2.2-11] */
+    }
+    if (publish->retain && !settings->retain_available) {
+        return MQTT_RETAIN_NOT_SUPPORTED; /* [MQTT-3.2.2-14] */
+    }
+    if (publish->qos == 2 && client->version == MQTT_VERSION_5 &&
+        core_unreleased_count(client->session) >= settings->receive_maximum &&
+        !core_is_unreleased(client->session, publish->packet_id)) {
+        return MQTT_RECEIVE_MAXIMUM_EXCEEDED; /* [MQTT-3.3.4-7] */
+    }
+    return resolve_alias(client, publish);
+}
+
+/* What is answered in PUBACK or PUBREC. */
+static enum mqtt_reason judge_publish(const struct mqtt_client *client,
+                                      const struct mqtt_publish *publish)
+{
+    if (!access_may_publish(publish->topic)) {
+        return MQTT_NOT_AUTHORIZED;
+    }
+    if (publish->payload.len > client->settings->payload_bytes_max) {
+        return MQTT_IMPLEMENTATION_SPECIFIC_ERROR;
+    }
+    if (publish->payload_is_utf8 && !utf8_is_valid(publish->payload)) {
+        return MQTT_PAYLOAD_FORMAT_INVALID;
+    }
+    return MQTT_SUCCESS;
+}
+
+static struct message *make_message(uint64_t now_ms, const struct mqtt_publish *publish)
+{
+    struct message *message = NULL;
+    if (message_create(publish->topic, publish->forward_len, publish->payload, &message) !=
+        STATUS_OK) {
+        return NULL;
+    }
+    struct writer writer = writer_of(message_properties_area(message), publish->forward_len);
+    if (publish->forward_len == publish->properties.len) {
+        writer_bytes(&writer, publish->properties);
+    } else {
+        mqtt_publish_forward(publish->properties, &writer);
+    }
+    ENSURE(writer_ok(&writer) && writer_len(&writer) == publish->forward_len);
+    message->qos = publish->qos;
+    message->retain = publish->retain;
+    if (publish->has_expiry) {
+        message->expires_at_ms = now_ms + UINT64_C(1000) * publish->expiry_s;
+    }
+    return message;
+}
+
+static enum mqtt_reason publish_message(struct mqtt_client *client, uint64_t now_ms,
+                                        const struct mqtt_publish *publish)
+{
+    enum mqtt_reason reason = judge_publish(client, publish);
+    if (reason != MQTT_SUCCESS) {
+        return reason;
+    }
+    struct message *message = make_message(now_ms, publish);
+    if (message == NULL) {
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    struct core *core = client->clients->core;
+    reason = publish->qos == 2
+                 ? core_publish_qos2(core, now_ms, client->session, publish->packet_id, message)
+                 : core_publish(core, now_ms, client->session, message);
+    message_release(message);
+    return reason;
+}
+
+static void on_publish(struct mqtt_client *client, uint64_t now_ms,
+                       const struct mqtt_header *header, struct bytes body)
+{
+    struct mqtt_publish publish;
+    enum mqtt_reason reason =
+        mqtt_publish_decode(body, header->flags, (enum mqtt_version)client->version, &publish);
+    if (reason == MQTT_SUCCESS) {
+        reason = check_publish(client, &publish);
+    }
+    if (reason != MQTT_SUCCESS) {
+        fail_packet(client, now_ms, MQTT_PUBLISH, reason);
+        return;
+    }
+    client->clients->stats.publish_received++;
+    client->clients->stats.publish_bytes_received += publish.payload.len;
+    reason = publish_message(client, now_ms, &publish);
+    if (publish.qos != 0) {
+        send_ack(client, now_ms, publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish.packet_id,
+                 reason);
+    } else if (reason == MQTT_PAYLOAD_FORMAT_INVALID || reason == MQTT_TOPIC_NAME_INVALID) {
+        fail_packet(client, now_ms, MQTT_PUBLISH, reason);
+    }
+}
+
+static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                   struct bytes body)
+{
+    struct core *core = client->clients->core;
+    struct mqtt_ack ack;
+    enum mqtt_reason reason = mqtt_ack_decode(body, type, (enum mqtt_version)client->version, &ack);
+    if (reason != MQTT_SUCCESS) {
+        fail_packet(client, now_ms, type, reason);
+        return;
+    }
+    bool refused = false;
+    bool known = false;
+    switch (type) {
+    case MQTT_PUBACK: /* one that nothing waits for may follow a repetition: it is ignored */
+        (void)core_puback(core, client->session, ack.packet_id);
+        break;
+    case MQTT_PUBREC:
+        known = core_pubrec(core, client->session, ack.packet_id, ack.reason, &refused);
+        if (!refused && ack.reason < MQTT_UNSPECIFIED_ERROR) {
+            send_ack(client, now_ms, MQTT_PUBREL, ack.packet_id,
+                     known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+        }
+        break;
+    case MQTT_PUBREL:
+        known = core_release(client->session, ack.packet_id);
+        send_ack(client, now_ms, MQTT_PUBCOMP, ack.packet_id,
+                 known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+        break;
+    default:
+        (void)core_pubcomp(core, client->session, ack.packet_id);
+        break;
+    }
+}
+
+/* Answers with one reason code for each entry. */
+static void send_suback(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                        uint16_t packet_id, struct bytes reasons)
+{
+    struct writer writer = client_control_begin(client, SUBACK_HEAD_BYTES + reasons.len);
+    mqtt_suback_encode(&writer, type, (enum mqtt_version)client->version, packet_id, reasons);
+    client_control_send(client, now_ms, &writer);
+}
+
+static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
+{
+    const struct mqtt_host *host = &client->clients->host;
+    struct mqtt_subscribe subscribe;
+    enum mqtt_reason reason =
+        mqtt_subscribe_decode(body, (enum mqtt_version)client->version, &subscribe);
+    if (reason != MQTT_SUCCESS) {
+        fail_packet(client, now_ms, MQTT_SUBSCRIBE, reason);
+        return;
+    }
+    uint16_t packet_id = subscribe.packet_id;
+    uint8_t *reasons = mem_alloc(subscribe.count);
+    if (reasons == NULL) {
+        client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    size_t count = 0;
+    struct mqtt_subscription entry;
+    while (mqtt_subscribe_next(&subscribe, &entry)) {
+        struct core_subscribe request = {
+            .filter = entry.filter,
+            .identifier = subscribe.identifier,
+            .qos = entry.qos < client->settings->qos_max ? entry.qos : client->settings->qos_max,
+            /* A bridge of mosquitto must not get its own messages back, and keeps the retain flag.
+             */
+            .no_local = entry.no_local || client->is_bridge,
+            .retain_as_published = entry.retain_as_published || client->is_bridge,
+            .retain_handling = entry.retain_handling,
+        };
+        reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
+        host->on_subscribe(client->link, client, entry.filter, reason);
+        reasons[count++] = (uint8_t)reason;
+    }
+    send_suback(client, now_ms, MQTT_SUBACK, packet_id, bytes_of(reasons, count));
+    mem_free(reasons);
+}
+
+static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
+{
+    const struct mqtt_host *host = &client->clients->host;
+    struct mqtt_subscribe unsubscribe;
+    enum mqtt_reason reason =
+        mqtt_unsubscribe_decode(body, (enum mqtt_version)client->version, &unsubscribe);
+    if (reason != MQTT_SUCCESS) {
+        fail_packet(client, now_ms, MQTT_UNSUBSCRIBE, reason);
+        return;
+    }
+    uint16_t packet_id = unsubscribe.packet_id;
+    uint8_t *reasons = mem_alloc(unsubscribe.count);
+    if (reasons == NULL) {
+        client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    size_t count = 0;
+    struct bytes filter;
+    while (mqtt_unsubscribe_next(&unsubscribe, &filter)) {
+        reason = core_unsubscribe(client->clients->core, client->session, filter);
+        host->on_unsubscribe(client->link, client, filter);
+        reasons[count++] = (uint8_t)reason;
+    }
+    send_suback(client, now_ms, MQTT_UNSUBACK, packet_id, bytes_of(reasons, count));
+    mem_free(reasons);
+}
+
+static void on_disconnect(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
+{
+    struct mqtt_disconnect disconnect;
+    enum mqtt_reason reason =
+        mqtt_disconnect_decode(body, (enum mqtt_version)client->version, &disconnect);
+    if (reason == MQTT_SUCCESS && disconnect.has_session_expiry &&
+        disconnect.session_expiry_s != 0 && client->expires_at_once) {
+        reason = MQTT_PROTOCOL_ERROR; /* 3.14.2.2.2 */
+    }
+    if (reason != MQTT_SUCCESS) {
+        fail_packet(client, now_ms, MQTT_DISCONNECT, reason);
+        return;
+    }
+    if (disconnect.has_session_expiry) {
+        core_session_set_expiry(client->clients->core, client->session,
+                                disconnect.session_expiry_s);
+    }
+    if (disconnect.reason == MQTT_NORMAL_DISCONNECTION) {
+        client_leave(client, now_ms, LEAVE_WITHOUT_WILL, MQTT_NORMAL_DISCONNECTION,
+                     "the client sent DISCONNECT");
+        return;
+    }
+    char why[96];
+    (void)snprintf(why, sizeof why, "the client sent DISCONNECT: %s",
+                   mqtt_reason_name(disconnect.reason));
+    client_leave(client, now_ms, LEAVE_WITH_WILL, MQTT_NORMAL_DISCONNECTION, why);
+}
+
+static void on_pingreq(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
+{
+    if (body.len != 0) {
+        fail_packet(client, now_ms, MQTT_PINGREQ, MQTT_MALFORMED_PACKET);
+        return;
+    }
+    client->pings_due++;
+    client->clients->host.wake(client->link);
+}
+
+void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct mqtt_header *header,
+                      struct bytes body)
+{
+    switch (header->type) {
+    case MQTT_PUBLISH:
+        on_publish(client, now_ms, header, body);
+        break;
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBREL:
+    case MQTT_PUBCOMP:
+        on_ack(client, now_ms, header->type, body);
+        break;
+    case MQTT_SUBSCRIBE:
+        on_subscribe(client, now_ms, body);
+        break;
+    case MQTT_UNSUBSCRIBE:
+        on_unsubscribe(client, now_ms, body);
+        break;
+    case MQTT_PINGREQ:
+        on_pingreq(client, now_ms, body);
+        break;
+    case MQTT_DISCONNECT:
+        on_disconnect(client, now_ms, body);
+        break;
+    default:
+        /* A second CONNECT [MQTT-3.1.0-2], AUTH without a method [MQTT-4.12.0-6], a server's
+         * packet, or AUTH before MQTT 5. */
+        fail_packet(client, now_ms, header->type, MQTT_PROTOCOL_ERROR);
+        break;
+    }
+}
