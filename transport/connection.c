@@ -1,0 +1,391 @@
+#include "connection.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+
+#include "connection_internal.h"
+#include "mem.h"
+
+enum {
+    FULL_HANDSHAKE_MS = 1000, /* a client that will be refused is given no more time than this */
+    PINGS_UNANSWERED_MAX = 2,
+};
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct connection *connection = handle->data;
+    struct transport_loop *loop = connection->loop;
+    ENSURE(connection->user == NULL && connection->writes_in_progress == 0);
+    loop_unqueue_flush(loop, connection);
+    if (connection->previous != NULL) {
+        connection->previous->next = connection->next;
+    } else {
+        loop->connections = connection->next;
+    }
+    if (connection->next != NULL) {
+        connection->next->previous = connection->previous;
+    }
+    ws_decoder_fini(&connection->ws, &loop->ws_pool);
+    tls_session_destroy(connection->tls);
+    http_head_destroy(connection->http);
+    connection_release_held(connection);
+    mem_free(connection->closing);
+    mem_free(connection->fin);
+    mem_free(connection->control);
+    loop->statistics.sockets_current--;
+    listener_release(connection->listener);
+    mem_free(connection);
+}
+
+void connection_destroy_soon(struct connection *connection)
+{
+    if (connection->state != CONNECTION_CLOSED) {
+        connection->state = CONNECTION_CLOSED;
+        timer_cancel(&connection->loop->wheel, &connection->timer);
+        uv_close(&connection->io.handle, on_closed);
+    }
+}
+
+/* IPv4 inside IPv6 is shown as what it is. A Unix peer has no address. */
+static void remember_peer(struct connection *connection)
+{
+    struct sockaddr_storage name = {0};
+    int len = sizeof name;
+    if (uv_tcp_getpeername(&connection->io.tcp, (struct sockaddr *)&name, &len) != 0) {
+        return;
+    }
+    if (name.ss_family == AF_INET) {
+        const struct sockaddr_in *in4 = (const struct sockaddr_in *)&name;
+        memcpy(connection->address, &in4->sin_addr, 4);
+        connection->address_bytes = 4;
+        connection->port = ntohs(in4->sin_port);
+    } else if (name.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&name;
+        bool mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+        connection->address_bytes = mapped ? 4 : 16;
+        memcpy(connection->address, in6->sin6_addr.s6_addr + (mapped ? 12 : 0),
+               connection->address_bytes);
+        connection->port = ntohs(in6->sin6_port);
+    }
+}
+
+const char *connection_peer_address(const struct connection *connection,
+                                    char text[CONNECTION_ADDRESS_BYTES])
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (connection->address_bytes == 0) {
+        (void)snprintf(text, CONNECTION_ADDRESS_BYTES, "local");
+    } else if (connection->address_bytes == 4) {
+        (void)inet_ntop(AF_INET, connection->address, host, sizeof host);
+        (void)snprintf(text, CONNECTION_ADDRESS_BYTES, "%s:%u", host, connection->port);
+    } else {
+        (void)inet_ntop(AF_INET6, connection->address, host, sizeof host);
+        (void)snprintf(text, CONNECTION_ADDRESS_BYTES, "[%s]:%u", host, connection->port);
+    }
+    return text;
+}
+
+static void link_connection(struct connection *connection)
+{
+    struct transport_loop *loop = connection->loop;
+    connection->next = loop->connections;
+    if (connection->next != NULL) {
+        connection->next->previous = connection;
+    }
+    loop->connections = connection;
+    struct transport_statistics *statistics = &loop->statistics;
+    statistics->sockets_accepted++;
+    statistics->sockets_current++;
+    if (statistics->sockets_current > statistics->sockets_max) {
+        statistics->sockets_max = statistics->sockets_current;
+    }
+}
+
+enum status connection_accept(struct listener *listener)
+{
+    const struct listener_options *options = &listener->options;
+    struct connection *connection = mem_zalloc(sizeof *connection);
+    if (connection == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    connection->loop = listener->loop;
+    connection->listener = listener;
+    listener_hold(listener);
+    (void)uv_tcp_init(connection->loop->uv, &connection->io.tcp);
+    connection->io.handle.data = connection;
+    link_connection(connection);
+    if (uv_accept(&listener->io.stream, &connection->io.stream) != 0) {
+        connection_destroy_soon(connection); /* the client has gone already */
+        return STATUS_OK;
+    }
+    remember_peer(connection);
+    connection->last_inbound_ms = uv_now(connection->loop->uv);
+    uint32_t timeout_ms = options->handshake_timeout_ms;
+    if (options->handler.accept != NULL && !options->handler.accept(options->ctx, listener)) {
+        connection->refused_full = true;
+        timeout_ms = timeout_ms < FULL_HANDSHAKE_MS ? timeout_ms : FULL_HANDSHAKE_MS;
+    }
+    connection_arm(connection, timeout_ms);
+    connection_update_reading(connection);
+    return STATUS_OK;
+}
+
+void connection_arm(struct connection *connection, uint64_t from_now_ms)
+{
+    timer_arm(&connection->loop->wheel, &connection->timer,
+              uv_now(connection->loop->uv) + from_now_ms);
+}
+
+bool connection_opened(struct connection *connection, struct connection_info *info)
+{
+    char address[CONNECTION_ADDRESS_BYTES];
+    struct tls_session_names names;
+    const struct listener_options *options = &connection->listener->options;
+    struct transport_statistics *statistics = &connection->loop->statistics;
+    timer_cancel(&connection->loop->wheel, &connection->timer);
+    connection->state = CONNECTION_OPEN;
+    connection->handshake_over = true;
+    info->peer_address = connection_peer_address(connection, address);
+    info->listener = connection->listener;
+    info->is_websocket = connection->is_websocket;
+    info->is_tls = connection->tls != NULL;
+    if (connection->tls != NULL) {
+        tls_session_describe(connection->tls, &names, info);
+    }
+    void *user = options->handler.open(options->ctx, connection, info);
+    if (user == NULL) {
+        uint8_t frame[WS_CONTROL_FRAME_MAX];
+        size_t len = ws_close_write(frame, WEBSOCKET_TRY_AGAIN_LATER, BYTES_EMPTY);
+        if (!connection->is_websocket || connection_write_bytes(connection, bytes_of(frame, len))) {
+            connection_linger(connection);
+        }
+        return false;
+    }
+    connection->user = user;
+    statistics->connections_current++;
+    statistics->connections_opened++;
+    statistics->websockets_opened += connection->is_websocket;
+    if (connection->is_websocket && options->ping_interval_ms != 0 &&
+        connection->state == CONNECTION_OPEN) {
+        connection_arm(connection, options->ping_interval_ms);
+    }
+    return connection_is_live(connection);
+}
+
+void connection_report_end(struct connection *connection, const struct connection_end *end)
+{
+    struct connection_end local = {CONNECTION_CLOSED_LOCALLY, 0, NULL};
+    if (connection->closing != NULL) { /* our decision came first */
+        local.text = connection->closing->reason;
+        end = &local;
+    }
+    if (connection->user != NULL) {
+        void *user = connection->user;
+        connection->user = NULL;
+        connection->loop->statistics.connections_current--;
+        connection->listener->options.handler.on_close(user, end);
+    } else if (!connection->handshake_over) {
+        char address[CONNECTION_ADDRESS_BYTES];
+        connection->handshake_over = true;
+        listener_refused(connection->listener, connection_peer_address(connection, address),
+                         end->text);
+    }
+}
+
+void connection_drop(struct connection *connection, enum connection_cause cause, const char *text)
+{
+    if (connection->state == CONNECTION_CLOSED) {
+        return;
+    }
+    struct connection_end end = {cause, 0, text};
+    connection_destroy_soon(connection);
+    connection_report_end(connection, &end);
+}
+
+void connection_finish(struct connection *connection, const struct connection_end *end)
+{
+    connection_report_end(connection, end);
+    if (connection->held != NULL) { /* in the middle of a frame: nothing can follow it */
+        connection_destroy_soon(connection);
+    } else {
+        connection_linger(connection);
+    }
+}
+
+static struct connection_closing *closing_create(uint16_t websocket_code, const char *reason)
+{
+    size_t len = strlen(reason);
+    struct connection_closing *closing = mem_alloc(sizeof *closing + len + 1);
+    if (closing != NULL) {
+        closing->websocket_code = websocket_code;
+        memcpy(closing->reason, reason, len + 1);
+    }
+    return closing;
+}
+
+static void on_shutdown(uv_shutdown_t *request, int error)
+{
+    struct connection *connection = request->data;
+    if (error < 0) {
+        connection_destroy_soon(connection);
+    }
+}
+
+void connection_linger(struct connection *connection)
+{
+    if (connection->tls != NULL && connection->state != CONNECTION_TLS_HANDSHAKE) {
+        tls_session_close_notify(connection->tls);
+    }
+    if (connection->tls != NULL && !connection_write_cipher(connection)) {
+        return;
+    }
+    connection->fin = mem_alloc(sizeof *connection->fin);
+    if (connection->fin == NULL ||
+        uv_shutdown(connection->fin, &connection->io.stream, on_shutdown) != 0) {
+        connection_destroy_soon(connection);
+        return;
+    }
+    connection->fin->data = connection;
+    connection->state = CONNECTION_LINGER;
+    connection_arm(connection, connection->listener->options.close_timeout_ms);
+    connection_update_reading(connection);
+}
+
+void connection_close(struct connection *connection, uint16_t websocket_code, const char *reason)
+{
+    if (!connection_is_live(connection) || connection->state != CONNECTION_OPEN) {
+        return;
+    }
+    connection->closing = closing_create(websocket_code, reason);
+    if (connection->closing == NULL) {
+        connection_abort(connection, reason);
+        return;
+    }
+    connection->state = CONNECTION_DRAINING;
+    connection_arm(connection, connection->listener->options.close_timeout_ms);
+    connection_update_reading(connection);
+    connection_wake(connection);
+}
+
+void connection_abort(struct connection *connection, const char *reason)
+{
+    if (!connection_is_live(connection)) {
+        return;
+    }
+    if (connection->closing == NULL) {
+        connection->closing = closing_create(0, reason); /* without memory the flush finds words */
+    }
+    connection->aborting = true;
+    connection_update_reading(connection);
+    loop_queue_flush(connection->loop, connection);
+}
+
+void connection_wake(struct connection *connection)
+{
+    connection->woken = true;
+    if (connection->writes_in_progress == 0 && connection->held == NULL) {
+        loop_queue_flush(connection->loop, connection);
+    }
+}
+
+/* Section 5.5.2: pings keep middleboxes from cutting an idle connection, and find peers that are
+ * gone. */
+static void check_liveness(struct connection *connection)
+{
+    uint64_t interval_ms = connection->listener->options.ping_interval_ms;
+    uint64_t idle_ms = uv_now(connection->loop->uv) - connection->last_inbound_ms;
+    if (connection->paused || connection_unsent_moves(connection)) {
+        connection_arm(connection, interval_ms);
+        return;
+    }
+    if (idle_ms < interval_ms) {
+        connection_arm(connection, interval_ms - idle_ms);
+        return;
+    }
+    if (idle_ms >= (PINGS_UNANSWERED_MAX + 1) * interval_ms) {
+        connection->loop->statistics.peers_dead++;
+        connection_drop(connection, CONNECTION_TIMED_OUT, "no answer to pings");
+        return;
+    }
+    if (connection->control == NULL) {
+        connection->control = mem_zalloc(sizeof *connection->control);
+    }
+    if (connection->control == NULL) {
+        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+        return;
+    }
+    connection->control->ping = true;
+    connection->loop->statistics.pings_sent++;
+    loop_queue_flush(connection->loop, connection);
+    connection_arm(connection, interval_ms);
+}
+
+void connection_on_timer(struct connection *connection)
+{
+    switch ((enum connection_state)connection->state) {
+    case CONNECTION_DETECT:
+        connection_drop(connection, CONNECTION_TIMED_OUT,
+                        connection->tls == NULL ? "silent after connecting"
+                                                : "silent after the TLS handshake");
+        break;
+    case CONNECTION_TLS_HANDSHAKE:
+        connection_drop(connection, CONNECTION_TIMED_OUT, "TLS handshake took too long");
+        break;
+    case CONNECTION_HTTP_HEAD:
+        connection_drop(connection, CONNECTION_TIMED_OUT, "HTTP request took too long");
+        break;
+    case CONNECTION_OPEN:
+        check_liveness(connection);
+        break;
+    case CONNECTION_DRAINING:
+    case CONNECTION_CLOSING:
+    case CONNECTION_LINGER:
+        connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "closed");
+        break;
+    case CONNECTION_CLOSED:
+        break;
+    }
+}
+
+void connection_pause_reading(struct connection *connection)
+{
+    connection->paused = true;
+    connection_update_reading(connection);
+}
+
+void connection_resume_reading(struct connection *connection)
+{
+    connection->paused = false;
+    connection_update_reading(connection);
+}
+
+void connection_allow_text(struct connection *connection, bool allowed)
+{
+    connection->ws.allow_text = allowed;
+}
+
+void connection_send_text(struct connection *connection, bool text)
+{
+    connection->send_text = text;
+}
+
+uint64_t connection_last_inbound_ms(const struct connection *connection)
+{
+    return connection->last_inbound_ms;
+}
+
+bool connection_is_websocket(const struct connection *connection)
+{
+    return connection->is_websocket;
+}
+
+bool connection_is_tls(const struct connection *connection)
+{
+    return connection->tls != NULL;
+}
+
+struct listener *connection_listener(const struct connection *connection)
+{
+    return connection->listener;
+}

@@ -1,0 +1,449 @@
+#include <stdio.h>
+
+#include "connection_internal.h"
+#include "mem.h"
+#include "ws_handshake.h"
+
+enum { FIRST_TLS = 0x16, FIRST_MQTT = 0x10 }; /* handshake record; CONNECT packet */
+
+/* What one feed of the WebSocket decoder has found, acted on when the feed is over. */
+struct ws_feed {
+    struct connection *connection;
+    bool closed;
+    bool no_memory;
+    uint16_t close_code;
+    size_t reason_len;
+    char reason[WS_CONTROL_MAX + 1];
+};
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct connection *connection = handle->data;
+    (void)suggested;
+    *buf = uv_buf_init((char *)connection->loop->read_buffer, CONNECTION_READ_BYTES);
+}
+
+static bool may_deliver(const struct connection *connection)
+{
+    return connection->state == CONNECTION_OPEN && connection_is_live(connection);
+}
+
+static const struct connection_handler *handler_of(const struct connection *connection)
+{
+    return &connection->listener->options.handler;
+}
+
+/* A user that has closed or aborted wants no more of this read. After connection_close the decoder
+ * goes on, because the peer's Close is still wanted. */
+static void stop_if_ended(struct connection *connection)
+{
+    if (!connection_is_live(connection)) {
+        connection->ws.stopped = true;
+    }
+}
+
+static void on_ws_message_begin(void *ctx, bool text)
+{
+    struct ws_feed *feed = ctx;
+    struct connection *connection = feed->connection;
+    if (may_deliver(connection) && handler_of(connection)->on_message_begin != NULL) {
+        handler_of(connection)->on_message_begin(connection->user, text);
+        stop_if_ended(connection);
+    }
+}
+
+static void on_ws_data(void *ctx, struct bytes bytes)
+{
+    struct ws_feed *feed = ctx;
+    struct connection *connection = feed->connection;
+    if (may_deliver(connection)) {
+        handler_of(connection)->on_bytes(connection->user, bytes);
+        stop_if_ended(connection);
+    }
+}
+
+static void on_ws_message_end(void *ctx)
+{
+    struct ws_feed *feed = ctx;
+    struct connection *connection = feed->connection;
+    if (may_deliver(connection) && handler_of(connection)->on_message_end != NULL) {
+        handler_of(connection)->on_message_end(connection->user);
+        stop_if_ended(connection);
+    }
+}
+
+static void on_ws_ping(void *ctx, struct bytes payload)
+{
+    struct ws_feed *feed = ctx;
+    struct connection *connection = feed->connection;
+    if (!may_deliver(connection)) {
+        return;
+    }
+    if (connection->control == NULL) {
+        connection->control = mem_zalloc(sizeof *connection->control);
+    }
+    if (connection->control == NULL) {
+        feed->no_memory = true;
+        connection->ws.stopped = true;
+        return;
+    }
+    connection->control->pong = true;
+    connection->control->pong_len = (uint8_t)payload.len;
+    bytes_copy(connection->control->pong_payload, payload);
+    if (connection->writes_in_progress == 0 && connection->held == NULL) {
+        loop_queue_flush(connection->loop, connection);
+    }
+}
+
+static void on_ws_pong(void *ctx)
+{
+    (void)ctx; /* like any other byte it has proved that the peer is there */
+}
+
+static void on_ws_close(void *ctx, uint16_t code, struct bytes reason)
+{
+    struct ws_feed *feed = ctx;
+    feed->closed = true;
+    feed->close_code = code;
+    feed->reason_len = reason.len;
+    bytes_copy(feed->reason, reason);
+    feed->reason[reason.len] = 0;
+}
+
+/* Our answer to a Close or a violation, and the end of the stream. Nothing is answered twice
+ * (5.5.1). */
+static void answer_close(struct connection *connection, uint16_t code, const char *reason,
+                         const struct connection_end *end)
+{
+    if (connection->state != CONNECTION_CLOSING && connection->held == NULL) {
+        uint8_t frame[WS_CONTROL_FRAME_MAX];
+        size_t len = ws_close_write(frame, code, bytes_of_string(reason));
+        if (!connection_write_bytes(connection, bytes_of(frame, len))) {
+            return;
+        }
+    }
+    connection_finish(connection, end);
+}
+
+static void receive_websocket(struct connection *connection, struct bytes bytes)
+{
+    struct ws_feed feed = {.connection = connection};
+    const struct ws_sink sink = {
+        .message_begin = on_ws_message_begin,
+        .data = on_ws_data,
+        .message_end = on_ws_message_end,
+        .ping = on_ws_ping,
+        .pong = on_ws_pong,
+        .close = on_ws_close,
+        .ctx = &feed,
+        .message_bytes_max = connection->listener->options.message_bytes_max,
+    };
+    struct ws_verdict verdict =
+        ws_decoder_feed(&connection->ws, &connection->loop->ws_pool, bytes, &sink);
+    char text[256];
+    if (!connection_is_live(connection)) {
+        return; /* the end of the turn sees to it */
+    }
+    if (feed.no_memory || verdict.code == WEBSOCKET_INTERNAL_ERROR) {
+        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+    } else if (verdict.code != 0) {
+        (void)snprintf(text, sizeof text, "WebSocket violation: %s (%u)", verdict.text,
+                       verdict.code);
+        answer_close(connection, verdict.code, verdict.text,
+                     &(struct connection_end){CONNECTION_PROTOCOL_VIOLATION, verdict.code, text});
+    } else if (feed.closed) {
+        if (feed.close_code == WS_CLOSE_WITHOUT_CODE) {
+            (void)snprintf(text, sizeof text, "WebSocket close without a code");
+        } else {
+            (void)snprintf(text, sizeof text,
+                           feed.reason_len == 0 ? "WebSocket close %u%s" : "WebSocket close %u: %s",
+                           feed.close_code, feed.reason);
+        }
+        answer_close(connection, feed.close_code, "",
+                     &(struct connection_end){CONNECTION_CLOSE_FRAME, feed.close_code, text});
+    }
+}
+
+static void receive_open(struct connection *connection, struct bytes bytes)
+{
+    if (bytes.len == 0) {
+        return;
+    }
+    if (connection->is_websocket) {
+        receive_websocket(connection, bytes);
+    } else if (may_deliver(connection)) {
+        handler_of(connection)->on_bytes(connection->user, bytes);
+    }
+}
+
+static void receive_http(struct connection *connection, struct bytes bytes)
+{
+    struct ws_handshake answer;
+    size_t consumed;
+    enum http_head_result result = http_head_feed(connection->http, bytes, &consumed);
+    if (result == HTTP_HEAD_MORE) {
+        return;
+    }
+    if (result == HTTP_HEAD_NO_MEMORY) {
+        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+        return;
+    }
+    if (result == HTTP_HEAD_DONE) {
+        ws_handshake_decide(connection->http, &connection->listener->options,
+                            connection->refused_full, &answer);
+    } else {
+        ws_handshake_refuse(result, &answer);
+    }
+    if (!connection_write_bytes(connection, bytes_of(answer.response, answer.response_len))) {
+        return;
+    }
+    if (!answer.accepted) {
+        struct connection_end end = {CONNECTION_PROTOCOL_VIOLATION, 0, answer.reason};
+        connection_finish(connection, &end);
+        return;
+    }
+    struct connection_info info = {
+        .subprotocol = answer.subprotocol,
+        .path = http_head_value(connection->http, HTTP_TARGET, 0),
+        .origin = http_head_value(connection->http, HTTP_ORIGIN, 0),
+    };
+    connection->is_websocket = true;
+    bool opened = connection_opened(connection, &info);
+    http_head_destroy(connection->http);
+    connection->http = NULL;
+    if (opened) {
+        receive_open(connection, bytes_from(bytes, consumed));
+    }
+}
+
+static void begin_raw(struct connection *connection, struct bytes bytes)
+{
+    if (connection->refused_full) {
+        connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "too many connections");
+        return;
+    }
+    struct connection_info info = {.subprotocol = -1};
+    if (connection_opened(connection, &info)) {
+        receive_open(connection, bytes);
+    }
+}
+
+/* The first byte inside TLS, or without it. */
+static void detect(struct connection *connection, struct bytes bytes)
+{
+    unsigned speaks = connection->listener->options.speaks;
+    uint8_t first = bytes.data[0];
+    bool letter = first >= 'A' && first <= 'Z';
+    if (first == FIRST_MQTT && (speaks & LISTENER_RAW) != 0) {
+        begin_raw(connection, bytes);
+    } else if (letter && (speaks & LISTENER_WEBSOCKET) != 0) {
+        connection->http = http_head_create(connection->listener->options.http_head_bytes_max);
+        if (connection->http == NULL) {
+            connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+            return;
+        }
+        connection->state = CONNECTION_HTTP_HEAD;
+        receive_http(connection, bytes);
+    } else if (first == FIRST_MQTT) {
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
+                        "MQTT without WebSocket on a listener for WebSocket");
+    } else if (letter) {
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
+                        "HTTP on a listener that speaks MQTT only");
+    } else if (first == FIRST_TLS) {
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
+                        connection->tls == NULL ? "TLS on a listener without TLS"
+                                                : "TLS inside TLS");
+    } else {
+        char text[64];
+        (void)snprintf(text, sizeof text, "unknown protocol, first byte 0x%02x", first);
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION, text);
+    }
+}
+
+static void receive_plain(struct connection *connection, struct bytes bytes)
+{
+    switch ((enum connection_state)connection->state) {
+    case CONNECTION_DETECT:
+        detect(connection, bytes);
+        break;
+    case CONNECTION_HTTP_HEAD:
+        receive_http(connection, bytes);
+        break;
+    case CONNECTION_OPEN:
+    case CONNECTION_DRAINING:
+    case CONNECTION_CLOSING:
+        receive_open(connection, bytes);
+        break;
+    case CONNECTION_TLS_HANDSHAKE:
+    case CONNECTION_LINGER:
+    case CONNECTION_CLOSED:
+        break;
+    }
+}
+
+static void tls_failed(struct connection *connection)
+{
+    struct connection_end end = {CONNECTION_TLS_ERROR, 0, tls_session_error(connection->tls)};
+    connection_finish(connection, &end);
+}
+
+/* The peer's FIN, or its close_notify, which says the same. */
+static void peer_ended(struct connection *connection)
+{
+    const char *text = "peer closed the connection";
+    if (connection->state == CONNECTION_DETECT && connection->tls == NULL) {
+        text = "peer closed the connection without a word";
+    } else if (connection->state == CONNECTION_TLS_HANDSHAKE) {
+        text = "peer closed the connection during the TLS handshake";
+    } else if (connection->state == CONNECTION_HTTP_HEAD) {
+        text = "peer closed the connection during the HTTP request";
+    } else if (connection->is_websocket) {
+        text = "peer closed the connection without a WebSocket Close";
+    }
+    connection_drop(connection, CONNECTION_CLOSED_BY_PEER, text);
+}
+
+/* False when there is nothing more to do with this input. */
+static bool continue_handshake(struct connection *connection)
+{
+    struct transport_statistics *statistics = &connection->loop->statistics;
+    enum tls_result result = tls_session_handshake(connection->tls);
+    if (result == TLS_FAILED) {
+        statistics->tls_handshakes_failed++;
+        tls_failed(connection);
+        return false;
+    }
+    if (!connection_write_cipher(connection)) {
+        return false;
+    }
+    if (result == TLS_CLOSED) {
+        peer_ended(connection);
+        return false;
+    }
+    if (result == TLS_DONE) {
+        statistics->tls_handshakes++;
+        statistics->tls_handshakes_resumed += tls_session_is_resumed(connection->tls);
+        connection->state = CONNECTION_DETECT;
+        return true;
+    }
+    return false;
+}
+
+static void receive_tls(struct connection *connection, struct bytes bytes)
+{
+    tls_session_input(connection->tls, bytes);
+    if (connection->state == CONNECTION_TLS_HANDSHAKE && !continue_handshake(connection)) {
+        return;
+    }
+    enum tls_result result;
+    size_t len;
+    while ((result = tls_session_read(connection->tls, &len)) == TLS_DONE) {
+        receive_plain(connection, bytes_of(connection->loop->tls.plain, len));
+        if (!connection_is_live(connection) || connection->state == CONNECTION_LINGER) {
+            tls_session_input(connection->tls, BYTES_EMPTY);
+            return;
+        }
+    }
+    if (result == TLS_FAILED) {
+        tls_failed(connection);
+    } else if (connection_write_cipher(connection) && result == TLS_CLOSED) {
+        peer_ended(connection);
+    }
+}
+
+/* The first byte on the wire decides about TLS. */
+static void receive_first(struct connection *connection, struct bytes bytes)
+{
+    enum listener_tls mode = connection->listener->options.tls;
+    bool is_tls = bytes.data[0] == FIRST_TLS;
+    if (is_tls && mode != LISTENER_TLS_NONE) {
+        if (tls_session_create(connection->listener->options.tls_config, &connection->loop->tls,
+                               &connection->tls) != STATUS_OK) {
+            connection_drop(connection, CONNECTION_NO_MEMORY, "no memory for a TLS session");
+            return;
+        }
+        connection->state = CONNECTION_TLS_HANDSHAKE;
+        receive_tls(connection, bytes);
+    } else if (mode == LISTENER_TLS_REQUIRED) {
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
+                        "no TLS on a listener that requires it");
+    } else {
+        receive_plain(connection, bytes);
+    }
+}
+
+static void receive(struct connection *connection, struct bytes bytes)
+{
+    if (connection->tls != NULL) {
+        if (connection->state != CONNECTION_LINGER) {
+            receive_tls(connection, bytes);
+        }
+    } else if (connection->state == CONNECTION_DETECT) {
+        receive_first(connection, bytes);
+    } else {
+        receive_plain(connection, bytes);
+    }
+}
+
+/* One connection may not keep the others waiting: after its share it is stopped until the end of
+ * the turn. */
+static void count_read(struct connection *connection)
+{
+    if (connection->turn != connection->loop->turn) {
+        connection->turn = connection->loop->turn;
+        connection->reads = 0;
+    }
+    connection->reads++;
+    if (connection->reads >= CONNECTION_READS_PER_TURN && connection_is_live(connection)) {
+        connection->turn_full = true;
+        connection_update_reading(connection);
+        loop_queue_flush(connection->loop, connection);
+    }
+}
+
+static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
+{
+    struct connection *connection = stream->data;
+    if (len == 0) {
+        return;
+    }
+    if (len < 0) {
+        if (connection->state == CONNECTION_LINGER || connection->state == CONNECTION_CLOSING) {
+            connection_destroy_soon(connection);
+        } else if (len == UV_EOF) {
+            peer_ended(connection);
+        } else {
+            connection_drop(connection, CONNECTION_RESET, uv_strerror((int)len));
+        }
+        return;
+    }
+    connection->loop->statistics.bytes_received += (uint64_t)len;
+    connection->last_inbound_ms = uv_now(connection->loop->uv);
+    receive(connection, bytes_of(buf->base, (size_t)len));
+    count_read(connection);
+}
+
+void connection_update_reading(struct connection *connection)
+{
+    bool wanted = connection_is_live(connection) && !connection->turn_full;
+    if (connection->state == CONNECTION_OPEN &&
+        (connection->paused || connection_unsent_bytes(connection) > CONNECTION_UNSENT_PAUSE)) {
+        wanted = false;
+    }
+    if (wanted && !connection->reading) {
+        connection->reading = uv_read_start(&connection->io.stream, on_alloc, on_read) == 0;
+    } else if (!wanted && connection->reading && connection->state != CONNECTION_CLOSED) {
+        (void)uv_read_stop(&connection->io.stream);
+        connection->reading = false;
+    }
+}
+
+void connection_new_turn(struct connection *connection)
+{
+    if (connection->turn_full) {
+        connection->turn_full = false;
+        connection->reads = 0;
+        connection_update_reading(connection);
+    }
+}

@@ -1,0 +1,353 @@
+#include "listener.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+
+#include "connection_internal.h"
+#include "listener_internal.h"
+#include "mem.h"
+
+struct listener_options listener_options_default(void)
+{
+    return (struct listener_options){
+        .backlog = LISTENER_BACKLOG,
+        .speaks = LISTENER_RAW | LISTENER_WEBSOCKET,
+        .http_head_bytes_max = LISTENER_HTTP_HEAD_BYTES,
+        .handshake_timeout_ms = LISTENER_HANDSHAKE_MS,
+        .close_timeout_ms = LISTENER_CLOSE_MS,
+        .ping_interval_ms = LISTENER_PING_MS,
+    };
+}
+
+void listener_hold(struct listener *listener)
+{
+    listener->references++;
+}
+
+static void unlink_listener(struct listener *listener)
+{
+    if (listener->previous != NULL) {
+        listener->previous->next = listener->next;
+    } else {
+        listener->loop->listeners = listener->next;
+    }
+    if (listener->next != NULL) {
+        listener->next->previous = listener->previous;
+    }
+}
+
+void listener_release(struct listener *listener)
+{
+    if (--listener->references == 0) {
+        unlink_listener(listener);
+        tls_config_release(listener->options.tls_config);
+        mem_free(listener->lists);
+        mem_free(listener);
+    }
+}
+
+void listener_refused(struct listener *listener, const char *peer_address, const char *reason)
+{
+    listener->loop->statistics.handshakes_refused++;
+    if (listener->options.handler.on_refused != NULL) {
+        listener->options.handler.on_refused(listener->options.ctx, peer_address, reason);
+    }
+}
+
+static void accept_waiting(struct listener *listener);
+
+static void on_spare_closed(uv_handle_t *handle)
+{
+    struct listener *listener = handle->data;
+    listener->spare_busy = false;
+    if (listener->spare_wanted && !listener->closing) {
+        listener->spare_wanted = false;
+        accept_waiting(listener);
+    }
+    listener_release(listener);
+}
+
+/* libuv accepts no further client before this one has been taken, so it is taken without memory of
+ * its own. */
+static void accept_and_close(struct listener *listener)
+{
+    if (listener->spare_busy) {
+        listener->spare_wanted = true;
+        return;
+    }
+    (void)uv_tcp_init(listener->loop->uv, &listener->spare);
+    listener->spare.data = listener;
+    listener->spare_busy = true;
+    listener_hold(listener);
+    (void)uv_accept(&listener->io.stream, (uv_stream_t *)&listener->spare);
+    uv_close((uv_handle_t *)&listener->spare, on_spare_closed);
+}
+
+static void accept_waiting(struct listener *listener)
+{
+    if (connection_accept(listener) != STATUS_OK) {
+        accept_and_close(listener);
+        listener_refused(listener, "?", "out of memory");
+    }
+}
+
+static void on_client(uv_stream_t *server, int error)
+{
+    struct listener *listener = server->data;
+    if (error < 0) {
+        listener_refused(listener, "?", uv_strerror(error));
+    } else {
+        accept_waiting(listener);
+    }
+}
+
+static size_t block_bytes(const char *const *strings, size_t count)
+{
+    size_t bytes = count * sizeof *strings;
+    for (size_t i = 0; i < count; i++) {
+        bytes += strlen(strings[i]) + 1;
+    }
+    return bytes;
+}
+
+static const char *const *copy_strings(const char *const *strings, size_t count,
+                                       const char ***pointers, char **characters)
+{
+    const char **first = *pointers;
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(strings[i]) + 1;
+        memcpy(*characters, strings[i], len);
+        *(*pointers)++ = *characters;
+        *characters += len;
+    }
+    return first;
+}
+
+/* Both lists into one block: the pointers first, then the characters. */
+static enum status copy_lists(struct listener *listener)
+{
+    struct listener_options *options = &listener->options;
+    listener->lists = mem_alloc(block_bytes(options->subprotocols, options->subprotocol_count) +
+                                block_bytes(options->origins, options->origin_count));
+    if (listener->lists == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    const char **pointers = listener->lists;
+    char *characters = (char *)(pointers + options->subprotocol_count + options->origin_count);
+    options->subprotocols =
+        copy_strings(options->subprotocols, options->subprotocol_count, &pointers, &characters);
+    options->origins =
+        copy_strings(options->origins, options->origin_count, &pointers, &characters);
+    return STATUS_OK;
+}
+
+/* Linux and the BSDs hand these on to accepted sockets, which saves the calls for each of them. */
+static void set_inherited_options(struct listener *listener)
+{
+    uv_os_fd_t fd;
+    int on = 1;
+    if (uv_fileno(&listener->io.handle, &fd) != 0 || listener->options.unix_path != NULL) {
+        return;
+    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    int idle_s =
+        listener->options.keepalive_s > INT32_MAX ? INT32_MAX : (int)listener->options.keepalive_s;
+    if (idle_s != 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    }
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct listener *listener = handle->data;
+    listener_release(listener);
+}
+
+/* Closes the handle after a failed attempt, waiting for libuv: before the listener exists nothing
+ * else is in flight for it, so its own memory can be used again afterwards. */
+static int try_address(struct listener *listener, const struct sockaddr *address, unsigned flags)
+{
+    int error = uv_tcp_bind(&listener->io.tcp, address, flags);
+    if (error == 0) {
+        set_inherited_options(listener);
+        error = uv_listen(&listener->io.stream, listener->options.backlog, on_client);
+    }
+    return error;
+}
+
+static void format_address(struct listener *listener)
+{
+    if (listener->options.unix_path != NULL) {
+        (void)snprintf(listener->address, sizeof listener->address, "%s",
+                       listener->options.unix_path);
+        return;
+    }
+    struct sockaddr_storage name = {0};
+    int len = sizeof name;
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (uv_tcp_getsockname(&listener->io.tcp, (struct sockaddr *)&name, &len) != 0) {
+        return;
+    }
+    if (name.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&name;
+        (void)uv_ip6_name(in6, host, sizeof host);
+        listener->port = ntohs(in6->sin6_port);
+        (void)snprintf(listener->address, sizeof listener->address, "[%s]:%u", host,
+                       listener->port);
+    } else {
+        const struct sockaddr_in *in4 = (const struct sockaddr_in *)&name;
+        (void)uv_ip4_name(in4, host, sizeof host);
+        listener->port = ntohs(in4->sin_port);
+        (void)snprintf(listener->address, sizeof listener->address, "%s:%u", host, listener->port);
+    }
+}
+
+static int bind_everywhere(struct listener *listener)
+{
+    struct sockaddr_in6 any6;
+    struct sockaddr_in any4;
+    (void)uv_ip6_addr("::", listener->options.port, &any6);
+    (void)uv_ip4_addr("0.0.0.0", listener->options.port, &any4);
+    if (listener->options.family == LISTENER_IPV4) {
+        return try_address(listener, (const struct sockaddr *)&any4, 0);
+    }
+    bool only6 = listener->options.family == LISTENER_IPV6;
+    int error = try_address(listener, (const struct sockaddr *)&any6, only6 ? UV_TCP_IPV6ONLY : 0);
+    if ((error == UV_EAFNOSUPPORT || error == UV_EADDRNOTAVAIL) && !only6) {
+        error =
+            try_address(listener, (const struct sockaddr *)&any4, 0); /* a kernel without IPv6 */
+    }
+    return error;
+}
+
+static int bind_host(struct listener *listener, const char **problem)
+{
+    static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6};
+    struct addrinfo hints = {.ai_family = families[listener->options.family],
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_PASSIVE};
+    struct addrinfo *found = NULL;
+    char port[8];
+    (void)snprintf(port, sizeof port, "%u", listener->options.port);
+    int error = getaddrinfo(listener->options.host, port, &hints, &found);
+    if (error != 0) {
+        *problem = gai_strerror(error);
+        return UV_EAI_NONAME;
+    }
+    error = try_address(listener, found->ai_addr, 0);
+    freeaddrinfo(found);
+    return error;
+}
+
+static int bind_and_listen(struct listener *listener, const char **problem)
+{
+    int error;
+    *problem = NULL;
+    if (listener->options.unix_path != NULL) {
+        (void)uv_pipe_init(listener->loop->uv, &listener->io.pipe, 0);
+        listener->io.handle.data = listener;
+        error = uv_pipe_bind(&listener->io.pipe, listener->options.unix_path);
+        if (error == 0) {
+            error = uv_listen(&listener->io.stream, listener->options.backlog, on_client);
+        }
+    } else {
+        (void)uv_tcp_init(listener->loop->uv, &listener->io.tcp);
+        listener->io.handle.data = listener;
+        error = listener->options.host == NULL ? bind_everywhere(listener)
+                                               : bind_host(listener, problem);
+    }
+    if (*problem == NULL && error != 0) {
+        *problem = uv_strerror(error);
+    }
+    return error;
+}
+
+static void link_listener(struct listener *listener)
+{
+    listener->next = listener->loop->listeners;
+    if (listener->next != NULL) {
+        listener->next->previous = listener;
+    }
+    listener->loop->listeners = listener;
+}
+
+enum status listener_create(struct transport_loop *loop, const struct listener_options *options,
+                            struct listener **out, char *error, size_t error_size)
+{
+    ENSURE(options->speaks != 0 && options->handler.open != NULL);
+    ENSURE(options->handler.on_bytes != NULL && options->handler.on_output != NULL &&
+           options->handler.on_close != NULL);
+    ENSURE((options->tls == LISTENER_TLS_NONE) == (options->tls_config == NULL));
+    *out = NULL;
+    struct listener *listener = mem_zalloc(sizeof *listener);
+    if (listener != NULL) {
+        listener->loop = loop;
+        listener->options = *options;
+    }
+    if (listener == NULL || copy_lists(listener) != STATUS_OK) {
+        mem_free(listener);
+        (void)snprintf(error, error_size, "out of memory");
+        return STATUS_NO_MEMORY;
+    }
+    if (listener->options.tls_config != NULL) {
+        (void)tls_config_hold(listener->options.tls_config);
+    }
+    listener->references = 2; /* the caller's and the handle's */
+    link_listener(listener);
+    const char *problem;
+    int uv_error = bind_and_listen(listener, &problem);
+    if (uv_error != 0) {
+        if (options->unix_path != NULL) {
+            (void)snprintf(error, error_size, "cannot listen on %s: %s", options->unix_path,
+                           problem);
+        } else {
+            (void)snprintf(error, error_size, "cannot listen on %s port %u: %s",
+                           options->host == NULL ? "any address," : options->host, options->port,
+                           problem);
+        }
+        listener_close(listener);
+        return uv_error == UV_EAI_NONAME ? STATUS_NOT_FOUND : STATUS_IO;
+    }
+    format_address(listener);
+    listener->options.host = listener->options.unix_path = NULL; /* borrowed for this call only */
+    *out = listener;
+    return STATUS_OK;
+}
+
+void listener_close(struct listener *listener)
+{
+    if (listener == NULL) {
+        return;
+    }
+    ENSURE(!listener->closing);
+    listener->closing = true;
+    uv_close(&listener->io.handle, on_closed);
+    listener_release(listener);
+}
+
+uint16_t listener_port(const struct listener *listener)
+{
+    return listener->port;
+}
+
+const char *listener_address(const struct listener *listener)
+{
+    return listener->address;
+}
+
+void *listener_ctx(const struct listener *listener)
+{
+    return listener->options.ctx;
+}
+
+void listener_set_tls(struct listener *listener, struct tls_config *config)
+{
+    ENSURE(listener->options.tls != LISTENER_TLS_NONE);
+    struct tls_config *old = listener->options.tls_config;
+    listener->options.tls_config = tls_config_hold(config);
+    tls_config_release(old);
+}

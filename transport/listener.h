@@ -1,0 +1,108 @@
+/*
+ * listener: a bound address whose clients become connections.
+ *
+ *   Cost       accept: one allocation for each connection.
+ *   Threads    The loop's own.
+ */
+#ifndef TRANSPORT_LISTENER_H
+#define TRANSPORT_LISTENER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "connection.h"
+#include "loop.h"
+#include "status.h"
+#include "tls.h"
+
+enum {
+    LISTENER_HTTP_HEAD_BYTES = 8 * 1024, /* default of http_head_bytes_max */
+    LISTENER_HANDSHAKE_MS = 10 * 1000,
+    LISTENER_CLOSE_MS = 5 * 1000,
+    LISTENER_PING_MS = 25 * 1000,
+    LISTENER_BACKLOG = 1024,
+    LISTENER_SUBPROTOCOLS_MAX = 16,
+};
+
+/* What listener_options.speaks is made of. */
+enum {
+    LISTENER_RAW = 1 << 0,       /* a byte stream that begins with an MQTT CONNECT */
+    LISTENER_WEBSOCKET = 1 << 1, /* HTTP/1.1 upgrade */
+};
+
+enum listener_family { LISTENER_FAMILY_ANY, LISTENER_IPV4, LISTENER_IPV6 };
+
+enum listener_tls {
+    LISTENER_TLS_NONE,     /* a TLS client is refused */
+    LISTENER_TLS_REQUIRED, /* a client without TLS is refused */
+    LISTENER_TLS_OPTIONAL, /* by the first byte */
+};
+
+/* listener_options_default gives every number its default; the rest is zero and must be filled in.
+ * Strings, lists and the handler are copied by listener_create. */
+struct listener_options {
+    /* Address, or name of which the first address counts; NULL: every address, IPv6 and IPv4. */
+    const char *host;
+    /* Not NULL: a Unix socket at this path; host and port are not looked at. */
+    const char *unix_path;
+    enum listener_family family;
+    uint16_t port; /* 0: any free one; see listener_port */
+    int backlog;
+
+    unsigned speaks;
+    enum listener_tls tls;
+    /* Required unless LISTENER_TLS_NONE; the listener takes a reference. */
+    struct tls_config *tls_config;
+
+    const char *const *subprotocols; /* in any order: the client's order of preference decides */
+    size_t subprotocol_count;
+    /* Allowed Origin values, "https://example.org". None: all are welcome; else a missing one is
+     * not. */
+    const char *const *origins;
+    size_t origin_count;
+    size_t http_head_bytes_max;
+    /* Of one WebSocket message, 1009 beyond. 0: no limit, for byte streams. */
+    uint64_t message_bytes_max;
+
+    uint32_t handshake_timeout_ms; /* from accept to open */
+    uint32_t close_timeout_ms;     /* for each step of an orderly end */
+    uint32_t ping_interval_ms;     /* WebSocket pings to idle peers; 0: none */
+    uint32_t keepalive_s;          /* TCP keep-alive probes after this idle time; 0: none */
+
+    struct connection_handler handler;
+    void *ctx;
+};
+
+struct listener_options listener_options_default(void);
+
+/*
+ * Binds and listens. On STATUS_OK the caller owns *out and ends it with listener_close.
+ * On an error `error` gets one readable line ("cannot listen on 127.0.0.1:1883: address already in
+ * use"). A host name is resolved here, blocking: call it at start and on reload only.
+ *
+ * Requires: speaks != 0; all handler callbacks that are not marked optional.
+ * Errors:   STATUS_NO_MEMORY, STATUS_NOT_FOUND (host), STATUS_IO (bind, listen).
+ */
+MUST_USE enum status listener_create(struct transport_loop *loop,
+                                     const struct listener_options *options, struct listener **out,
+                                     char *error, size_t error_size);
+
+/* Stops accepting. Its connections go on and keep the listener alive until the last has ended; the
+ * caller's pointer is void. NULL is allowed. */
+void listener_close(struct listener *listener);
+
+/* The bound port. */
+uint16_t listener_port(const struct listener *listener);
+
+/* "0.0.0.0:1883", for log lines. Lives as long as the listener. */
+const char *listener_address(const struct listener *listener);
+
+/* listener_options.ctx. */
+void *listener_ctx(const struct listener *listener);
+
+/* New connections use `config` from now on (a reference is taken): certificates reloaded without a
+ * dropped client. */
+void listener_set_tls(struct listener *listener, struct tls_config *config);
+
+#endif

@@ -1,0 +1,111 @@
+/*
+ * ws: WebSocket frames (RFC 6455, 5 and 7), without sockets: bytes from a client in, events out,
+ * and headers of frames for the way back.
+ *
+ * wslay takes the frames apart; this module knows what they mean: which opcode may follow which,
+ * masks, UTF-8, close codes and the size of a message. wslay's frame context is borrowed from a
+ * pool while a frame is partially received, so that a decoder at a frame border is no more than the
+ * few bytes of struct ws_decoder.
+ *
+ *   Cost       feed: no allocation once the pool has grown to the number of frames that are
+ * incomplete at the same time. Threads    A pool and the decoders that use it belong to one thread.
+ */
+#ifndef TRANSPORT_WS_H
+#define TRANSPORT_WS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bytes.h"
+#include "status.h"
+#include "utf8.h"
+
+enum {
+    WS_HEADER_MAX = 10, /* of a frame that a server sends: no mask */
+    WS_CONTROL_MAX = 125,
+    WS_CONTROL_FRAME_MAX = 2 + WS_CONTROL_MAX,
+    WS_POOL_FREE_MAX = 64, /* idle frame readers kept for the next frames */
+    WS_GATHER_BYTES =
+        64 * 1024, /* pieces of one frame that are put together before they are delivered */
+    WS_CLOSE_WITHOUT_CODE = 1005, /* 7.1.5: never on the wire */
+};
+
+enum ws_opcode {
+    WS_CONTINUATION = 0,
+    WS_TEXT = 1,
+    WS_BINARY = 2,
+    WS_CLOSE = 8,
+    WS_PING = 9,
+    WS_PONG = 10,
+};
+
+struct ws_frame; /* one borrowed frame reader */
+
+struct ws_pool {
+    struct ws_frame *free;
+    unsigned free_count;
+    uint8_t *gather; /* WS_GATHER_BYTES */
+};
+
+/* Errors: STATUS_NO_MEMORY; the pool then needs no ws_pool_fini. */
+MUST_USE enum status ws_pool_init(struct ws_pool *pool);
+
+/* Requires: every decoder has given back its frame reader. */
+void ws_pool_fini(struct ws_pool *pool);
+
+/* Receiving side of one connection. Zeroed memory is a new decoder that accepts binary messages
+ * only. */
+struct ws_decoder {
+    struct ws_frame *frame; /* NULL at a frame border */
+    uint64_t message_bytes; /* of the message in progress */
+    struct utf8_checker utf8;
+    uint8_t message_opcode; /* WS_TEXT or WS_BINARY; 0 between messages */
+    bool allow_text;
+    bool stopped; /* nothing more is decoded; a callback may set it */
+};
+
+/* Where events go. Bytes are borrowed for the call. */
+struct ws_sink {
+    void (*message_begin)(void *ctx, bool text);
+    void (*data)(void *ctx, struct bytes bytes);
+    void (*message_end)(void *ctx);
+    void (*ping)(void *ctx, struct bytes payload);
+    void (*pong)(void *ctx);
+    /* The peer's Close; code WS_CLOSE_WITHOUT_CODE when it has none. The decoder has stopped. */
+    void (*close)(void *ctx, uint16_t code, struct bytes reason);
+    void *ctx;
+    uint64_t message_bytes_max; /* 0: no limit */
+};
+
+/* What to answer a peer: code 0 when nothing is wrong. `text` is for the log and never NULL with a
+ * code. */
+struct ws_verdict {
+    uint16_t code; /* 1002, 1003, 1007 or 1009; 1011 when memory ran out */
+    const char *text;
+};
+
+/* Decodes `input`. After a verdict with a code, and after a Close, the decoder has stopped and
+ * ignores its input. */
+MUST_USE struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool,
+                                           struct bytes input, const struct ws_sink *sink);
+
+/* Gives back what the decoder has borrowed. */
+void ws_decoder_fini(struct ws_decoder *decoder, struct ws_pool *pool);
+
+/* Writes the header of an unfragmented frame, right-aligned: it ends where out[WS_HEADER_MAX] would
+ * be. Returns its length. */
+size_t ws_header_write(uint8_t out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t payload_len);
+
+/* Writes a whole control frame and returns its length. Requires: payload.len <= WS_CONTROL_MAX. */
+size_t ws_control_write(uint8_t out[WS_CONTROL_FRAME_MAX], enum ws_opcode opcode,
+                        struct bytes payload);
+
+/* Writes a Close frame; code WS_CLOSE_WITHOUT_CODE gives an empty one. The reason is cut to what
+ * fits. */
+size_t ws_close_write(uint8_t out[WS_CONTROL_FRAME_MAX], uint16_t code, struct bytes reason);
+
+/* True for a code that may appear in a Close frame (7.4). */
+bool ws_close_code_is_valid(uint16_t code);
+
+#endif
