@@ -1,0 +1,301 @@
+#include "server.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "mem.h"
+#include "server_state.h"
+#include "timer_wheel.h"
+
+/* How long clients may take to accept what is left for them when the broker stops. */
+enum { DRAIN_MS = 10 * 1000 };
+
+static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+void server_report_config(void *log, enum config_severity severity, const char *file, unsigned line,
+                          const char *text)
+{
+    enum log_type type = severity == CONFIG_ERROR ? LOG_TYPE_ERROR : LOG_TYPE_WARNING;
+    if (line == 0) {
+        log_write(log, type, "%s: %s", file, text);
+    } else {
+        log_write(log, type, "%s:%u: %s", file, line, text);
+    }
+}
+
+static size_t limit_of(uint64_t value, uint64_t unlimited)
+{
+    return value == unlimited || value > SIZE_MAX ? 0 : (size_t)value;
+}
+
+static struct core_options core_options_of(const struct config *config)
+{
+    struct core_options options = core_options_default();
+    ENSURE(getrandom(&options.seed, sizeof options.seed, 0) == sizeof options.seed);
+    options.queued_messages_max = limit_of(config->max_queued_messages, CONFIG_UNLIMITED);
+    options.queued_bytes_max = limit_of(config->max_queued_bytes, CONFIG_UNLIMITED_BYTES);
+    options.inflight_max = (uint16_t)config->max_inflight_messages;
+    options.inflight_bytes_max = limit_of(config->max_inflight_bytes, CONFIG_UNLIMITED_BYTES);
+    options.subscriptions_max = limit_of(config->max_subscriptions, CONFIG_UNLIMITED);
+    options.topic_levels_max = config->max_topic_levels;
+    options.queue_qos0 = config->queue_qos0_messages;
+    options.upgrade_qos = config->upgrade_outgoing_qos;
+    if (config->persistent_client_expiration_s < CORE_SESSION_NEVER_EXPIRES) {
+        options.session_expiry_max_s = (uint32_t)config->persistent_client_expiration_s;
+    }
+    return options;
+}
+
+static struct server *server_of(const uv_handle_t *handle)
+{
+    return handle->data;
+}
+
+static void publish_figures(uv_timer_t *timer)
+{
+    struct server *server = server_of((uv_handle_t *)timer);
+    const struct transport_statistics *transport = transport_loop_statistics(server->loop);
+    struct mqtt_client_stats clients = mqtt_clients_stats(server->clients);
+    uint64_t now_ms = transport_loop_now_ms(server->loop);
+    struct sys_figures figures = {
+        .core = core_stats(server->core),
+        .uptime_s = (now_ms - server->started_ms) / 1000,
+        .bytes_received = transport->bytes_received,
+        .bytes_sent = transport->bytes_sent,
+        .messages_received = clients.packets_received,
+        .messages_sent = clients.packets_sent,
+        .publish_received = clients.publish_received,
+        .publish_sent = clients.publish_sent,
+        .publish_bytes_received = clients.publish_bytes_received,
+        .publish_bytes_sent = clients.publish_bytes_sent,
+        .connections = clients.connections,
+        .sockets = transport->sockets_accepted,
+        .heap_bytes = mallinfo2().uordblks,
+    };
+    sys_topics_publish(server->sys_topics, now_ms, server->config->sys_interval_s, &figures);
+}
+
+static void on_deadline(uv_timer_t *timer);
+
+/* Arms the one timer for whatever is due first. Runs at the end of each turn: what a turn did may
+ * have moved it. */
+static void arm_deadline(void *ctx)
+{
+    struct server *server = ctx;
+    uint64_t deadline_ms = core_next_deadline_ms(server->core);
+    uint64_t clients_ms = mqtt_clients_next_deadline_ms(server->clients);
+    deadline_ms = clients_ms < deadline_ms ? clients_ms : deadline_ms;
+    if (!server->handles_open || deadline_ms == server->deadline_ms) {
+        return;
+    }
+    server->deadline_ms = deadline_ms;
+    if (deadline_ms == TIMER_NEVER) {
+        (void)uv_timer_stop(&server->deadline_timer);
+        return;
+    }
+    uint64_t now_ms = transport_loop_now_ms(server->loop);
+    (void)uv_timer_start(&server->deadline_timer, on_deadline,
+                         deadline_ms > now_ms ? deadline_ms - now_ms : 0, 0);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct server *server = server_of((uv_handle_t *)timer);
+    uint64_t now_ms = transport_loop_now_ms(server->loop);
+    server->deadline_ms = 0; /* it must be armed again, be the next one equal or not */
+    mqtt_clients_advance(server->clients, now_ms);
+    core_advance(server->core, now_ms);
+}
+
+static void close_handles(struct server *server)
+{
+    if (!server->handles_open) {
+        return;
+    }
+    server->handles_open = false;
+    uv_close((uv_handle_t *)&server->deadline_timer, NULL);
+    uv_close((uv_handle_t *)&server->sys_timer, NULL);
+    uv_close((uv_handle_t *)&server->drain_timer, NULL);
+    for (size_t i = 0; i < sizeof handled_signals / sizeof *handled_signals; i++) {
+        uv_close((uv_handle_t *)&server->signals[i], NULL);
+    }
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct server *server = server_of((uv_handle_t *)timer);
+    log_write(server->log, LOG_TYPE_WARNING,
+              "some clients did not take what was left for them: closing them");
+    uv_stop(&server->uv);
+}
+
+static void drain(struct server *server)
+{
+    server->draining = true;
+    for (size_t i = 0; i < server->listener_count; i++) {
+        listener_close(server->listeners[i].listener);
+        server->listeners[i].listener = NULL;
+    }
+    (void)uv_timer_stop(&server->sys_timer);
+    mqtt_clients_shut_down(server->clients, transport_loop_now_ms(server->loop));
+    transport_loop_close_all(server->loop, WEBSOCKET_GOING_AWAY, "the broker stops");
+    (void)uv_timer_start(&server->drain_timer, on_drain_timeout, DRAIN_MS, 0);
+}
+
+static void reload(struct server *server)
+{
+    struct config *config = NULL;
+    log_write(server->log, LOG_TYPE_NOTICE, "reloading");
+    if (config_load(server->options->config_path, server->options->addresses,
+                    server->options->address_count, server_report_config, server->log,
+                    &config) != STATUS_OK) {
+        log_write(server->log, LOG_TYPE_ERROR, "the configuration was not reloaded");
+        return;
+    }
+    if (server->options->verbose) {
+        config->log.types = LOG_TYPES_ALL;
+    }
+    if (server_reload_listeners(server, config) != STATUS_OK) {
+        config_destroy(config);
+        return;
+    }
+    if (log_reconfigure(server->log, &config->log) != STATUS_OK) {
+        log_write(server->log, LOG_TYPE_ERROR, "cannot open log file %s: %s", config->log.file_path,
+                  strerror(errno));
+    }
+    struct core_options options = core_options_of(config);
+    core_configure(server->core, &options);
+    config_destroy(server->config);
+    server->config = config;
+    log_write(server->log, LOG_TYPE_NOTICE, "reloaded");
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct server *server = server_of((uv_handle_t *)handle);
+    if (number == SIGHUP) {
+        reload(server);
+        return;
+    }
+    log_write(server->log, LOG_TYPE_NOTICE, "%s: stopping",
+              number == SIGTERM ? "SIGTERM" : "SIGINT");
+    if (server->draining) {
+        uv_stop(&server->uv); /* the second time it is meant at once */
+    } else {
+        drain(server);
+    }
+}
+
+static void init_timer(struct server *server, uv_timer_t *timer)
+{
+    (void)uv_timer_init(&server->uv, timer);
+    timer->data = server;
+    uv_unref((uv_handle_t *)timer);
+}
+
+static enum status open_handles(struct server *server)
+{
+    init_timer(server, &server->deadline_timer);
+    init_timer(server, &server->sys_timer);
+    init_timer(server, &server->drain_timer);
+    server->deadline_ms = TIMER_NEVER;
+    for (size_t i = 0; i < sizeof handled_signals / sizeof *handled_signals; i++) {
+        uv_signal_t *handle = &server->signals[i];
+        (void)uv_signal_init(&server->uv, handle);
+        handle->data = server;
+    }
+    server->handles_open = true;
+    for (size_t i = 0; i < sizeof handled_signals / sizeof *handled_signals; i++) {
+        uv_signal_t *handle = &server->signals[i];
+        if (uv_signal_start(handle, on_signal, handled_signals[i]) != 0) {
+            return STATUS_IO;
+        }
+        uv_unref((uv_handle_t *)handle);
+    }
+    return STATUS_OK;
+}
+
+static enum status create_broker(struct server *server)
+{
+    struct transport_loop_options loop = {
+        .uv = &server->uv, .turn_end = arm_deadline, .ctx = server};
+    struct mqtt_host host = server_mqtt_host(server);
+    enum status status = transport_loop_create(&loop, &server->loop);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    uint64_t now_ms = transport_loop_now_ms(server->loop);
+    server->started_ms = now_ms;
+    status = mqtt_clients_create(&host, now_ms, &server->clients);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct core_options options = core_options_of(server->config);
+    struct core_effects effects = mqtt_clients_effects(server->clients);
+    status = core_create(&options, &effects, now_ms, &server->core);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    mqtt_clients_set_core(server->clients, server->core);
+    return sys_topics_create(server->core, &server->sys_topics);
+}
+
+enum status server_create(const struct options *options, struct config *config, struct log *log,
+                          struct server **out)
+{
+    *out = NULL;
+    struct server *server = mem_zalloc(sizeof *server);
+    if (server == NULL || uv_loop_init(&server->uv) != 0) {
+        mem_free(server);
+        config_destroy(config);
+        return STATUS_NO_MEMORY;
+    }
+    server->options = options;
+    server->config = config;
+    server->log = log;
+    enum status status = create_broker(server);
+    if (status == STATUS_OK) {
+        status = open_handles(server);
+    }
+    if (status == STATUS_OK) {
+        status = server_open_listeners(server);
+    }
+    if (status != STATUS_OK) {
+        server_destroy(server);
+        return status;
+    }
+    *out = server;
+    return STATUS_OK;
+}
+
+void server_run(struct server *server)
+{
+    uint64_t interval_ms = UINT64_C(1000) * server->config->sys_interval_s;
+    if (interval_ms != 0) {
+        (void)uv_timer_start(&server->sys_timer, publish_figures, 0, interval_ms);
+    }
+    (void)uv_run(&server->uv, UV_RUN_DEFAULT);
+    log_write(server->log, LOG_TYPE_NOTICE, "stopped");
+}
+
+void server_destroy(struct server *server)
+{
+    if (server == NULL) {
+        return;
+    }
+    close_handles(server);
+    /* Clients end when their connections do, and need the core for that; the connections still hold
+     * messages. */
+    transport_loop_destroy(server->loop);
+    (void)uv_run(&server->uv, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&server->uv);
+    sys_topics_destroy(server->sys_topics);
+    core_destroy(server->core);
+    mqtt_clients_destroy(server->clients);
+    mem_free(server->listeners);
+    config_destroy(server->config);
+    mem_free(server);
+}

@@ -1,0 +1,213 @@
+/* Listeners: from the configuration to sockets, certificates and the settings of their clients. */
+#include <stdio.h>
+#include <string.h>
+
+#include "mem.h"
+#include "server_state.h"
+
+enum { ERROR_BYTES = 512, NAME_BYTES = 320 };
+
+static const char *const subprotocols[] = {"mqtt", "mqttv3.1"};
+
+static struct mqtt_settings settings_of(const struct config *config,
+                                        const struct config_listener *listener)
+{
+    return (struct mqtt_settings){
+        .allow_anonymous = listener->allow_anonymous,
+        .certificate_is_user =
+            listener->use_identity_as_username || listener->use_subject_as_username,
+        .allow_zero_length_client_id = listener->allow_zero_length_clientid,
+        .retain_available = config->retain_available,
+        .qos_max = (uint8_t)listener->max_qos,
+        .topic_alias_maximum = (uint16_t)listener->max_topic_alias,
+        .receive_maximum = (uint16_t)config->receive_maximum,
+        .keep_alive_max_s = (uint16_t)config->max_keepalive_s,
+        .packet_bytes_max = config->max_packet_size,
+        .payload_bytes_max = config->message_size_limit,
+        .connect_timeout_ms = config->connect_timeout_s * 1000,
+        .auto_id_prefix = listener->auto_id_prefix,
+        .client_id_prefix = config->clientid_prefixes,
+    };
+}
+
+static enum status load_tls(struct server *server, const struct config_listener *listener,
+                            struct tls_config **out)
+{
+    struct tls_certificate certificates[CONFIG_CERTIFICATES_MAX];
+    *out = NULL;
+    if (listener->certificate_count == 0) {
+        return STATUS_OK;
+    }
+    for (size_t i = 0; i < listener->certificate_count; i++) {
+        certificates[i] = (struct tls_certificate){listener->certificates[i].certfile,
+                                                   listener->certificates[i].keyfile};
+    }
+    struct tls_options options = {
+        .certificates = certificates,
+        .certificate_count = listener->certificate_count,
+        .cafile = listener->cafile,
+        .crlfile = listener->crlfile,
+        .require_certificate = listener->require_certificate,
+    };
+    char error[ERROR_BYTES] = "out of memory";
+    enum status status = tls_config_create(&options, out, error, sizeof error);
+    if (status != STATUS_OK) {
+        log_write(server->log, LOG_TYPE_ERROR, "%s", error);
+        return STATUS_IO;
+    }
+    return STATUS_OK;
+}
+
+static unsigned speaks(const struct config_listener *listener)
+{
+    switch (listener->protocol) {
+    case CONFIG_PROTOCOL_MQTT:
+        return LISTENER_RAW;
+    case CONFIG_PROTOCOL_WEBSOCKETS:
+        return LISTENER_WEBSOCKET;
+    case CONFIG_PROTOCOL_ANY:
+        break;
+    }
+    return LISTENER_RAW | LISTENER_WEBSOCKET;
+}
+
+static struct listener_options options_of(const struct server *server,
+                                          const struct config_listener *wanted,
+                                          struct server_listener *listener, struct tls_config *tls)
+{
+    const struct config *config = server->config;
+    struct listener_options options = listener_options_default();
+    options.host = wanted->host;
+    options.port = wanted->port;
+    options.speaks = speaks(wanted);
+    options.tls = tls == NULL ? LISTENER_TLS_NONE : LISTENER_TLS_REQUIRED;
+    options.tls_config = tls;
+    options.subprotocols = subprotocols;
+    options.subprotocol_count = sizeof subprotocols / sizeof *subprotocols;
+    options.origins = wanted->websockets_origins;
+    options.origin_count = wanted->websockets_origin_count;
+    options.http_head_bytes_max = config->websockets_headers_size;
+    options.handshake_timeout_ms = config->handshake_timeout_s * 1000;
+    options.ping_interval_ms = config->websocket_ping_interval_s * 1000;
+    options.handler = server_connection_handler();
+    options.ctx = listener;
+    return options;
+}
+
+/* One line that says where and how to connect. */
+static void announce(const struct server *server, const struct config_listener *wanted,
+                     const struct server_listener *listener)
+{
+    const char *address = listener_address(listener->listener);
+    const char *s = wanted->certificate_count == 0 ? "" : "s";
+    bool raw = (speaks(wanted) & LISTENER_RAW) != 0;
+    bool websocket = (speaks(wanted) & LISTENER_WEBSOCKET) != 0;
+    char text[NAME_BYTES * 2];
+    (void)snprintf(text, sizeof text, "listening on %s: %s%s%s%s%s%s%s%s%s", address,
+                   raw ? "mqtt" : "", raw ? s : "", raw ? "://" : "", raw ? address : "",
+                   raw && websocket ? " and " : "", websocket ? "ws" : "", websocket ? s : "",
+                   websocket ? "://" : "", websocket ? address : "");
+    log_write(server->log, LOG_TYPE_NOTICE, "%s%s", text,
+              wanted->allow_anonymous || listener->settings.certificate_is_user
+                  ? ""
+                  : " (nobody is let in: set allow_anonymous true or require_certificate)");
+}
+
+static enum status open_listener(struct server *server, const struct config_listener *wanted,
+                                 struct server_listener *listener)
+{
+    listener->server = server;
+    listener->settings = settings_of(server->config, wanted);
+    listener->use_subject = wanted->use_subject_as_username;
+    listener->connections_max = wanted->max_connections;
+    if (wanted->unix_path != NULL) {
+        log_write(server->log, LOG_TYPE_ERROR, "%s:%u: a listener on a Unix socket is not served",
+                  wanted->file, wanted->line);
+        return STATUS_IO;
+    }
+    struct tls_config *tls = NULL;
+    enum status status = load_tls(server, wanted, &tls);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct listener_options options = options_of(server, wanted, listener, tls);
+    size_t index = (size_t)(listener - server->listeners);
+    if (wanted->optional && options.port == 0 && index != 0 && listener[-1].listener != NULL) {
+        options.port = listener_port(listener[-1].listener); /* both halves of a loopback pair */
+    }
+    char error[ERROR_BYTES] = "out of memory";
+    status = listener_create(server->loop, &options, &listener->listener, error, sizeof error);
+    tls_config_release(tls);
+    if (status != STATUS_OK) {
+        if (wanted->optional) {
+            return STATUS_OK;
+        }
+        log_write(server->log, LOG_TYPE_ERROR, "%s", error);
+        return STATUS_IO;
+    }
+    announce(server, wanted, listener);
+    return STATUS_OK;
+}
+
+enum status server_open_listeners(struct server *server)
+{
+    server->listener_count = server->config->listener_count;
+    server->listeners = mem_zalloc(server->listener_count * sizeof *server->listeners);
+    if (server->listeners == NULL) {
+        server->listener_count = 0;
+        return STATUS_NO_MEMORY;
+    }
+    for (size_t i = 0; i < server->listener_count; i++) {
+        enum status status =
+            open_listener(server, &server->config->listeners[i], &server->listeners[i]);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    return STATUS_OK;
+}
+
+static bool is_same_place(const struct config_listener *a, const struct config_listener *b)
+{
+    bool same_host =
+        a->host == b->host || (a->host != NULL && b->host != NULL && strcmp(a->host, b->host) == 0);
+    return same_host && a->port == b->port && a->protocol == b->protocol &&
+           (a->certificate_count == 0) == (b->certificate_count == 0);
+}
+
+static void take_settings(const struct config *config, const struct config_listener *wanted,
+                          struct server_listener *listener, struct tls_config *tls)
+{
+    listener->settings = settings_of(config, wanted);
+    listener->use_subject = wanted->use_subject_as_username;
+    listener->connections_max = wanted->max_connections;
+    if (tls != NULL && listener->listener != NULL) {
+        listener_set_tls(listener->listener, tls);
+    }
+}
+
+enum status server_reload_listeners(struct server *server, const struct config *config)
+{
+    bool moved = config->listener_count != server->listener_count;
+    for (size_t i = 0; !moved && i < server->listener_count; i++) {
+        moved = !is_same_place(&server->config->listeners[i], &config->listeners[i]);
+    }
+    if (moved) {
+        log_write(server->log, LOG_TYPE_WARNING,
+                  "listeners were added, moved or removed, which needs a restart: nothing was "
+                  "reloaded");
+        return STATUS_INVALID;
+    }
+    struct tls_config *tls[CONFIG_LISTENERS_MAX] = {NULL};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < server->listener_count; i++) {
+        status = load_tls(server, &config->listeners[i], &tls[i]);
+    }
+    for (size_t i = 0; i < server->listener_count; i++) {
+        if (status == STATUS_OK) {
+            take_settings(config, &config->listeners[i], &server->listeners[i], tls[i]);
+        }
+        tls_config_release(tls[i]);
+    }
+    return status;
+}

@@ -1,0 +1,62 @@
+/*
+ * server_state: the structures behind server.h, for the server's own files: server.c (life,
+ * signals, time), server_listener.c (listeners and their settings), server_host.c (between clients
+ * and connections), sys_topics.c.
+ */
+#ifndef SERVER_SERVER_STATE_H
+#define SERVER_SERVER_STATE_H
+
+#include <uv.h>
+
+#include "connection.h"
+#include "core.h"
+#include "listener.h"
+#include "loop.h"
+#include "mqtt_client.h"
+#include "server.h"
+#include "sys_topics.h"
+
+/* One listener of the configuration and what its clients are held to. */
+struct server_listener {
+    struct server *server;
+    struct listener *listener; /* NULL: an optional one that could not be opened */
+    struct mqtt_settings settings;
+    bool use_subject; /* the certificate's whole subject is the user name, not its common name */
+    uint32_t connections_max;
+    uint32_t connections;
+};
+
+struct server {
+    const struct options *options;
+    struct config *config;
+    struct log *log;
+    uv_loop_t uv;
+    struct transport_loop *loop;
+    struct mqtt_clients *clients;
+    struct core *core;
+    struct sys_topics *sys_topics;
+    struct server_listener *listeners; /* as many as the configuration has, in its order */
+    size_t listener_count;
+    uv_timer_t deadline_timer; /* the core's and the clients' next deadline */
+    uint64_t deadline_ms;      /* for which it is armed */
+    uint64_t started_ms;
+    uv_timer_t sys_timer;
+    uv_timer_t drain_timer;
+    uv_signal_t signals[3];
+    bool handles_open;
+    bool draining;
+};
+
+/* server_listener.c */
+MUST_USE enum status server_open_listeners(struct server *server);
+
+/* Takes over settings and certificates of a configuration that was read again, which must live from
+ * then on. Errors: STATUS_INVALID (listeners were added, moved or removed), STATUS_IO (a
+ * certificate); the log says which, and nothing has changed then. */
+MUST_USE enum status server_reload_listeners(struct server *server, const struct config *config);
+
+/* server_host.c */
+struct mqtt_host server_mqtt_host(struct server *server);
+struct connection_handler server_connection_handler(void);
+
+#endif
