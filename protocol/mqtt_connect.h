@@ -49,23 +49,29 @@ struct mqtt_connect {
  * refusal can be encoded). On any error out->version is one of the three versions, as far as it
  * could be read; else 3.1.1.
  *
- * Errors: MQTT_MALFORMED_PACKET, MQTT_PROTOCOL_ERROR, MQTT_UNSUPPORTED_PROTOCOL_VERSION,
- *         MQTT_CLIENT_IDENTIFIER_NOT_VALID (3.1.1: empty without clean session; 3.1: empty; the old
- * limit of 23 characters is not enforced), MQTT_TOPIC_NAME_INVALID (will topic),
- * MQTT_PAYLOAD_FORMAT_INVALID (will payload declared UTF-8 and is not),
- * MQTT_BAD_USER_NAME_OR_PASSWORD never: credentials are not judged here. 3.1.1: a password without
- * a user name is malformed [MQTT-3.1.2-22]; MQTT 5 allows it.
+ * Errors:
+ *   MQTT_MALFORMED_PACKET, MQTT_PROTOCOL_ERROR, MQTT_UNSUPPORTED_PROTOCOL_VERSION.
+ *   MQTT_CLIENT_IDENTIFIER_NOT_VALID (3.1.1: empty without clean session; 3.1: empty; the old limit
+ *   of 23 characters is not enforced).
+ *   MQTT_TOPIC_NAME_INVALID (will topic).
+ *   MQTT_PAYLOAD_FORMAT_INVALID (will payload declared UTF-8 and is not).
+ * Credentials are not judged here, but 3.1 and 3.1.1 allow no password without a user name
+ * [MQTT-3.1.2-22], and in 3.1 both may be missing from the end although the flags announce them.
  */
 MUST_USE enum mqtt_reason mqtt_connect_decode(struct bytes body, struct mqtt_connect *out);
 
-/* Encodes a whole CONNECT packet (for clients: tests, bridges). Fails the writer when it does not
- * fit. */
+/*
+ * Encodes a whole CONNECT packet (for clients: tests, bridges). Fails the writer when it does not
+ * fit. Properties that equal the standard's default are left out, and so is receive_maximum 0. The
+ * will's delay and expiry come from their members; will.properties gives the rest of its list, and
+ * must be empty or validated.
+ */
 void mqtt_connect_encode(struct writer *writer, const struct mqtt_connect *connect);
 
 struct mqtt_connack {
     bool session_present;
-    enum mqtt_reason
-        reason; /* encoded as the nearest return code before MQTT 5 (3.1.1, table 3.1) */
+    /* Encoded as the nearest return code before MQTT 5 (3.1.1, table 3.1). */
+    enum mqtt_reason reason;
     /* MQTT 5. A value equal to the standard's default is left out of the packet. */
     uint32_t session_expiry_s;
     bool has_session_expiry;      /* send it: differs from what the client asked for */

@@ -28,6 +28,11 @@ struct mqtt_auth {
     struct bytes data;
     struct bytes reason_string;
 };
+
+/*
+ * A success may go without properties (3.15.2.1 even lets the whole body go); any other AUTH that
+ * names no method is MQTT_PROTOCOL_ERROR, and so is any other reason code.
+ */
 MUST_USE enum mqtt_reason mqtt_auth_decode(struct bytes body, struct mqtt_auth *out);
 void mqtt_auth_encode(struct writer *writer, const struct mqtt_auth *auth);
 

@@ -71,7 +71,7 @@ enum mqtt_reason mqtt_publish_decode(struct bytes body, uint8_t flags, enum mqtt
         .retain = (flags & FLAG_RETAIN) != 0,
         .dup = (flags & FLAG_DUP) != 0,
     };
-    if (out->qos == 3 || (out->qos == 0 && out->dup && version == MQTT_VERSION_5)) {
+    if (out->qos == 3 || (out->qos == 0 && out->dup && version != MQTT_VERSION_3_1)) {
         return MQTT_MALFORMED_PACKET; /* [MQTT-3.3.1-4], [MQTT-3.3.1-2] */
     }
     out->topic = mqtt_string_read(&reader);

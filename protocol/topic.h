@@ -1,5 +1,5 @@
 /*
- * topic: topic names, topic filters and UTF-8 as MQTT defines them (1.5.4, 4.7, 4.8.2).
+ * topic: topic names and topic filters as MQTT defines them (4.7, 4.8.2).
  *
  *   Cost   One pass over the bytes; no allocation.
  */
@@ -9,28 +9,9 @@
 #include <stdbool.h>
 
 #include "bytes.h"
+#include "utf8.h"
 
 enum { TOPIC_LEVELS_MAX = 128 };
-
-/*
- * Well-formed UTF-8 (RFC 3629): no surrogates, no overlong forms, and no U+0000 [MQTT-1.5.4-2].
- * Noncharacters and control characters are allowed (the standard says SHOULD NOT).
- */
-bool utf8_is_valid_string(struct bytes bytes);
-
-/* The same, but U+0000 is allowed: text payloads and WebSocket text. */
-bool utf8_is_valid(struct bytes bytes);
-
-/*
- * Incremental UTF-8 check for text that comes in pieces. Start with {0}; feed each piece;
- * utf8_state_is_complete after the last. Returns false as soon as the text cannot become valid.
- */
-struct utf8_state {
-    uint8_t needed;    /* continuation bytes still to come */
-    uint8_t low, high; /* range allowed for the next one */
-};
-bool utf8_feed(struct utf8_state *state, struct bytes piece);
-bool utf8_state_is_complete(const struct utf8_state *state);
 
 /* 4.7.1: at least one character, no wildcard, no NUL, at most 65535 bytes. UTF-8 itself was checked
  * by the decode. */

@@ -72,7 +72,8 @@ static void each_error_has_its_reason(void **state)
     CHECK_CASES(decode_qos_0, qos_0);
     static const struct decode_case dup[] = {
         {"DUP at QoS 0", V5, "0001 'a' 00", MQTT_MALFORMED_PACKET},
-        {"DUP at QoS 0", V311, "0001 'a'", MQTT_SUCCESS},
+        {"DUP at QoS 0", V311, "0001 'a'", MQTT_MALFORMED_PACKET},
+        {"DUP at QoS 0", MQTT_VERSION_3_1, "0001 'a'", MQTT_SUCCESS},
     };
     CHECK_CASES(decode_qos_0_dup, dup);
     static const struct decode_case qos_1[] = {
@@ -222,6 +223,30 @@ static void round_trips(void **state)
     free(room);
 }
 
+/* The length of the property list takes two bytes from 128 on. */
+static void long_property_lists(void **state)
+{
+    (void)state;
+    uint8_t value[300] = {0};
+    memset(value, 'v', sizeof value);
+    for (size_t len = 120; len < sizeof value; len++) {
+        uint8_t list[400];
+        struct writer properties = writer_of(list, sizeof list);
+        mqtt_property_write_pair(&properties, bytes_of_string("k"), bytes_of(value, len));
+        struct bytes written = writer_written(&properties);
+        struct mqtt_publish_out out = {
+            .topic = bytes_of_string("t"), .properties_len = written.len, .payload_len = 1};
+        uint8_t room[512];
+        struct writer writer = writer_of(room, sizeof room);
+        encode(&writer, &out, V5, written, bytes_of_string("x"));
+        struct mqtt_publish publish;
+        struct bytes body = body_of_written(&writer, MQTT_PUBLISH, 0);
+        assert_int_equal(mqtt_publish_decode(body, 0, V5, &publish), MQTT_SUCCESS);
+        assert_true(bytes_equal(publish.properties, written));
+        assert_bytes(publish.payload, "x");
+    }
+}
+
 static void sizes_beyond_the_limit_are_told(void **state)
 {
     (void)state;
@@ -256,6 +281,7 @@ int main(void)
         cmocka_unit_test(forward_of_a_will),
         cmocka_unit_test(encoding),
         cmocka_unit_test(round_trips),
+        cmocka_unit_test(long_property_lists),
         cmocka_unit_test(sizes_beyond_the_limit_are_told),
         cmocka_unit_test(damage),
     };

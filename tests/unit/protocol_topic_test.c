@@ -98,7 +98,7 @@ static void levels(void **state)
 
     static const char *const wanted[] = {"", "a", "", "bc", ""};
     struct topic_levels iterator = topic_levels_of(text("/a//bc/"));
-    struct bytes level;
+    struct bytes level = BYTES_EMPTY;
     for (size_t i = 0; i < 5; i++) {
         assert_true(topic_levels_next(&iterator, &level));
         assert_bytes(level, wanted[i]);
