@@ -56,6 +56,12 @@ static inline bool output_has_room(const struct output *output)
            output->part_count + 5 <= OUTPUT_PARTS_MAX && output->total < OUTPUT_SCRATCH_BYTES;
 }
 
+/* True when `len` bytes fit, whether or not there is room for a packet of any size. */
+static inline bool output_fits(const struct output *output, size_t len)
+{
+    return (size_t)(output->end - output->at) >= len && output->part_count < OUTPUT_PARTS_MAX;
+}
+
 /* `len` contiguous bytes to be filled now. Requires output_has_room before the packet and len <=
  * OUTPUT_TAKE_MAX. */
 static inline uint8_t *output_take(struct output *output, size_t len)

@@ -8,8 +8,9 @@
  *
  * Options, each with a value: --ping MS, --handshake MS, --close MS, --max-connections N, --origin
  * ORIGIN and --subprotocol NAME (repeatable),
- * --cert FILE and --key FILE (TLS; repeatable in pairs), --ca FILE (client certificates are
- * required), --tls optional, --raw yes (echo streams that begin like MQTT, too), --head BYTES.
+ * --cert FILE and --key FILE (TLS; repeatable in pairs), --ca FILE and --crl FILE (client
+ * certificates are required), --tls optional, --raw yes (echo streams that begin like MQTT, too),
+ * --head BYTES.
  */
 #include <signal.h>
 #include <stdio.h>

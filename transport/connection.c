@@ -42,6 +42,7 @@ void connection_destroy_soon(struct connection *connection)
 {
     if (connection->state != CONNECTION_CLOSED) {
         connection->state = CONNECTION_CLOSED;
+        connection->loop->tls.cipher_len = 0; /* if anything is there it was this connection's */
         timer_cancel(&connection->loop->wheel, &connection->timer);
         uv_close(&connection->io.handle, on_closed);
     }

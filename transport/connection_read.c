@@ -288,8 +288,9 @@ static void tls_failed(struct connection *connection)
     connection_finish(connection, &end);
 }
 
-/* The peer's FIN, or its close_notify, which says the same. */
-static void peer_ended(struct connection *connection)
+/* The peer's FIN, or its close_notify, which says the same but wants an answer (RFC 5246, 7.2.1).
+ */
+static void peer_ended(struct connection *connection, bool answer)
 {
     const char *text = "peer closed the connection";
     if (connection->state == CONNECTION_DETECT && connection->tls == NULL) {
@@ -301,7 +302,12 @@ static void peer_ended(struct connection *connection)
     } else if (connection->is_websocket) {
         text = "peer closed the connection without a WebSocket Close";
     }
-    connection_drop(connection, CONNECTION_CLOSED_BY_PEER, text);
+    if (answer) {
+        struct connection_end end = {CONNECTION_CLOSED_BY_PEER, 0, text};
+        connection_finish(connection, &end);
+    } else {
+        connection_drop(connection, CONNECTION_CLOSED_BY_PEER, text);
+    }
 }
 
 /* False when there is nothing more to do with this input. */
@@ -318,7 +324,7 @@ static bool continue_handshake(struct connection *connection)
         return false;
     }
     if (result == TLS_CLOSED) {
-        peer_ended(connection);
+        peer_ended(connection, true);
         return false;
     }
     if (result == TLS_DONE) {
@@ -348,7 +354,7 @@ static void receive_tls(struct connection *connection, struct bytes bytes)
     if (result == TLS_FAILED) {
         tls_failed(connection);
     } else if (connection_write_cipher(connection) && result == TLS_CLOSED) {
-        peer_ended(connection);
+        peer_ended(connection, true);
     }
 }
 
@@ -412,7 +418,7 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
         if (connection->state == CONNECTION_LINGER || connection->state == CONNECTION_CLOSING) {
             connection_destroy_soon(connection);
         } else if (len == UV_EOF) {
-            peer_ended(connection);
+            peer_ended(connection, false);
         } else {
             connection_drop(connection, CONNECTION_RESET, uv_strerror((int)len));
         }

@@ -107,21 +107,29 @@ static int on_header_field(http_parser *parser, const char *at, size_t len)
     return 0;
 }
 
+/* The field whose name has just ended, or HTTP_FIELD_COUNT for one that nobody asks for. */
+static enum http_field named_field(const struct http_head *head)
+{
+    if (head->name_len <= NAME_MAX_BYTES) {
+        for (unsigned field = HTTP_HOST; field < HTTP_FIELD_COUNT; field++) {
+            if (http_equal_nocase(bytes_of(head->name, head->name_len), field_names[field])) {
+                return (enum http_field)field;
+            }
+        }
+    }
+    return HTTP_FIELD_COUNT;
+}
+
 static int on_header_value(http_parser *parser, const char *at, size_t len)
 {
     struct http_head *head = parser->data;
     if (!head->in_value) {
+        enum http_field field = named_field(head);
         head->in_value = true;
-        head->collecting = false;
-        for (int field = HTTP_HOST; field < HTTP_FIELD_COUNT; field++) {
-            if (head->name_len <= NAME_MAX_BYTES &&
-                http_equal_nocase(bytes_of(head->name, head->name_len), field_names[field])) {
-                head->collecting = true;
-                int stopped = begin_value(head, (enum http_field)field);
-                if (stopped != 0) {
-                    return stopped;
-                }
-            }
+        head->collecting = field != HTTP_FIELD_COUNT;
+        int stopped = head->collecting ? begin_value(head, field) : 0;
+        if (stopped != 0) {
+            return stopped;
         }
     }
     return head->collecting ? append_value(head, at, len) : 0;

@@ -50,17 +50,16 @@ static void end_turn(struct transport_loop *loop)
         last = (struct connection *)((char *)loop->flush_last -
                                      offsetof(struct connection, next_flush));
     }
-    while (last != NULL) {
+    for (bool more = last != NULL; more;) {
         struct connection *connection = loop->flush_first;
+        ENSURE(connection != NULL);
+        more = connection != last;
         loop->flush_first = connection->next_flush;
         if (loop->flush_first == NULL) {
             loop->flush_last = &loop->flush_first;
         }
         connection->on_flush_list = false;
         connection_flush(connection);
-        if (connection == last) {
-            break;
-        }
     }
     if (loop->flush_first != NULL) {
         (void)uv_idle_start(&loop->idle, on_idle);

@@ -115,7 +115,7 @@ static int set_cached(void *ctx, unsigned char const *id, size_t id_len,
 
 static int start_library(void)
 {
-    return psa_crypto_init() == PSA_SUCCESS ? 0 : MBEDTLS_ERR_SSL_HW_ACCEL_FAILED;
+    return psa_crypto_init() == PSA_SUCCESS ? 0 : MBEDTLS_ERR_SSL_INTERNAL_ERROR;
 }
 
 bool tls_name_is_merged(const mbedtls_x509_name *name)

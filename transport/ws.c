@@ -162,7 +162,7 @@ static struct ws_verdict begin_data_frame(struct ws_decoder *decoder,
     decoder->message_bytes = so_far + iocb->payload_length;
     if (iocb->opcode != WS_CONTINUATION) {
         decoder->message_opcode = iocb->opcode;
-        decoder->utf8 = (struct utf8_checker){0, 0, 0};
+        decoder->utf8 = (struct utf8_state){0};
         sink->message_begin(sink->ctx, iocb->opcode == WS_TEXT);
     }
     return fine;
@@ -244,7 +244,7 @@ static struct ws_verdict end_frame(struct ws_decoder *decoder, struct ws_frame *
         break;
     }
     if (frame->fin) {
-        if (decoder->message_opcode == WS_TEXT && !utf8_is_complete(&decoder->utf8)) {
+        if (decoder->message_opcode == WS_TEXT && !utf8_state_is_complete(&decoder->utf8)) {
             return violation(WEBSOCKET_INVALID_DATA, "text message ends inside a UTF-8 character");
         }
         decoder->message_opcode = 0;
@@ -266,7 +266,7 @@ static struct ws_verdict take_payload(struct ws_decoder *decoder, struct ws_pool
         frame->control_len = (uint8_t)(frame->control_len + payload.len);
         return fine;
     }
-    if (decoder->message_opcode == WS_TEXT && !utf8_check(&decoder->utf8, payload)) {
+    if (decoder->message_opcode == WS_TEXT && !utf8_feed(&decoder->utf8, payload)) {
         return violation(WEBSOCKET_INVALID_DATA, "text message is not UTF-8");
     }
     if (whole) {

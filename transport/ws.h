@@ -59,7 +59,7 @@ void ws_pool_fini(struct ws_pool *pool);
 struct ws_decoder {
     struct ws_frame *frame; /* NULL at a frame border */
     uint64_t message_bytes; /* of the message in progress */
-    struct utf8_checker utf8;
+    struct utf8_state utf8;
     uint8_t message_opcode; /* WS_TEXT or WS_BINARY; 0 between messages */
     bool allow_text;
     bool stopped; /* nothing more is decoded; a callback may set it */

@@ -203,7 +203,10 @@ static void send_deliveries(struct mqtt_client *client, uint64_t now_ms, struct 
 static void send_pings(struct mqtt_client *client, struct output *output)
 {
     enum { PINGRESP_BYTES = 2 };
-    while (client->pings_due != 0 && output_has_room(output)) {
+    if (client->state == CLIENT_CLOSING) {
+        client->pings_due = 0; /* DISCONNECT was the last packet [MQTT-3.14.4-1] */
+    }
+    while (client->pings_due != 0 && output_fits(output, PINGRESP_BYTES)) {
         struct writer writer = writer_of(output_take(output, PINGRESP_BYTES), PINGRESP_BYTES);
         mqtt_empty_encode(&writer, MQTT_PINGRESP);
         client->pings_due--;

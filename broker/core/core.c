@@ -161,12 +161,15 @@ static void check_session(void *ctx, struct map_node *node)
     ENSURE(subscriptions == session->subscription_count && shared == session->share_count);
     uint32_t shared_slots = 0;
     size_t bytes = 0;
+    uint32_t holes = 0;
     struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
     for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
          slot = slot_queue_next(&session->queue, &cursor)) {
         check_slot(totals, slot, &shared_slots);
         bytes += slot->kind == SLOT_PUBLISH ? message_size(slot->message) : 0;
+        holes += slot->kind == SLOT_EMPTY;
     }
+    ENSURE(holes == session->queue_holes);
     uint32_t in_quota = 0;
     for (uint32_t i = 0; i < session->window.count; i++) {
         const struct slot *slot = slot_window_at(&session->window, i);

@@ -74,9 +74,9 @@ struct core_stats {
     uint64_t queued_messages;      /* gauge: slots waiting or in flight in all sessions */
     uint64_t queued_bytes; /* gauge: added up over sessions; a shared payload counts for each */
     uint64_t published;    /* messages accepted */
-    uint64_t delivered; /* deliveries handed to clients, first attempts */
-    uint64_t dropped;   /* deliveries given up: queue full or too large */
-    uint64_t expired;   /* deliveries given up: Message Expiry Interval */
+    uint64_t delivered;    /* deliveries handed to clients, first attempts */
+    uint64_t dropped;      /* deliveries given up: queue full or too large */
+    uint64_t expired;      /* deliveries given up: Message Expiry Interval */
 };
 
 /* Errors: STATUS_NO_MEMORY. On STATUS_OK the caller ends *out with core_destroy. */

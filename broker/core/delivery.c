@@ -19,6 +19,7 @@ void session_leave_queue(struct core *core, struct session *session, const struc
 static void pop(struct core *core, struct session *session)
 {
     struct slot *slot = slot_queue_first(&session->queue);
+    session->queue_holes -= slot->kind == SLOT_EMPTY;
     session_leave_queue(core, session, slot);
     slot_release(core, session, slot);
     slot_queue_pop(&session->queue, &core->pool);
@@ -242,7 +243,7 @@ static void finish(struct core *core, struct session *session, struct slot *slot
 void core_give_up(struct core *core, struct session *session, const struct core_delivery *delivery)
 {
     core->stats.dropped++;
-    core->stats.delivered--;
+    core->stats.delivered -= !delivery->dup;
     struct slot *slot = slot_window_find(&session->window, delivery->packet_id);
     if (slot != NULL) {
         finish(core, session, slot);

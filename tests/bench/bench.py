@@ -147,16 +147,24 @@ def all_scenarios():
         Scenario("retained-tcp", "retained", "retained --count 50000", "tcp", [
             Row(STORED, "50,000 retained to a new subscriber: us a message", "broker_us",
                 ("max", 0.4)),
-            Row(STORED, "bytes a retained message", "bytes_each", ("max", 300)),
-            Row(STORED, "setting a retained message, QoS 1: us", "set_us"),
+            Row(STORED, "50,000 retained: bytes each", "bytes_each", ("max", 300)),
+            Row(STORED, "50,000 retained: us to set one at QoS 1", "set_us"),
         ]),
         Scenario("offline-tcp", "offline", "offline --publishers 4 --clients 100 --count 200", "tcp", [
             Row(STORED, "offline sessions, 100 x 200 QoS 1: queued a second", "queued_per_s",
                 ("min", 200e3)),
-            Row(STORED, "the same: us to queue", "broker_us", ("max", 4)),
-            Row(STORED, "the same: replayed a second", "replayed_per_s", ("min", 300e3)),
-            Row(STORED, "the same: us to replay", "replay_us"),
-            Row(STORED, "the same: memory a queued message", "bytes_each", ("max", 32)),
+            Row(STORED, "100 x 200: us to queue", "broker_us", ("max", 4)),
+            Row(STORED, "100 x 200: replayed a second", "replayed_per_s", ("min", 300e3)),
+            Row(STORED, "100 x 200: us to replay", "replay_us"),
+            Row(STORED, "100 x 200: memory a queued message", "bytes_each", ("max", 32)),
+        ], persistence=True),
+        Scenario("offline-tcp-long", "offline", "offline --publishers 4 --clients 100 --count 5000",
+                 "tcp", [
+            Row(STORED, "offline sessions, 100 x 5,000 QoS 1: queued a second", "queued_per_s"),
+            Row(STORED, "100 x 5,000: us to queue", "broker_us"),
+            Row(STORED, "100 x 5,000: replayed a second", "replayed_per_s"),
+            Row(STORED, "100 x 5,000: us to replay", "replay_us"),
+            Row(STORED, "100 x 5,000: memory a queued message", "bytes_each"),
         ], persistence=True),
         idle("ws", "WebSocket", ("max", 1024), ("ratio", 1.29)),
         idle("tcp", "TCP", ("max", 900), ("ratio", 1.14)),
@@ -179,7 +187,7 @@ def all_scenarios():
                               f"subscriptions --publishers 10 --subscriptions {count} "
                               f"--subscribers {min(1000, count // 10)}"))
     for count in (10, 100, 1000, 10_000, 18_000):
-        result.append(scaling(f"scale-connections-{count}", f"10 busy pairs of {count:,} connections",
+        result.append(scaling(f"scale-connections-{count}", f"5 busy pairs among {count:,} connections",
                               f"pairs --pairs 5 --bystanders {count - 10}", basic=True))
     for depth in (0, 4, 16, 64):
         result.append(scaling(f"scale-depth-{depth}", f"topics {depth + 4} levels deep",

@@ -22,7 +22,7 @@ export const transports = ['tcp', 'tls', 'ws', 'wss']
 
 const executable = isMosquitto
     ? '/usr/sbin/mosquitto'
-    : path.resolve(here, process.env.DUNLIN ?? '../../build/dunlin')
+    : path.resolve(process.env.DUNLIN ?? path.join(here, '../../build/dunlin'))
 const startTimeoutMs = 20_000
 const stopTimeoutMs = 20_000
 

@@ -21,8 +21,7 @@ function testFiles() {
 
 function runFile(file) {
     return new Promise((resolve) => {
-        const child = spawn(process.execPath, ['--test-reporter=tap', file], {
-            cwd: here,
+        const child = spawn(process.execPath, ['--test-reporter=tap', path.resolve(here, file)], {
             stdio: ['ignore', 'pipe', 'pipe'],
         })
         let output = ''

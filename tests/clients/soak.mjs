@@ -34,8 +34,13 @@ const transport = values.tls ? 'wss' : 'ws'
 
 const broker = await startBroker({ config: ['max_connections -1'] })
 
+let stopping = false
+let crashed = false
+broker.exit.then(() => (crashed = !stopping))
+
 function residentKiB() {
-    return Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${broker.pid}/status`, 'utf8'))[1])
+    const status = fs.readFileSync(`/proc/${broker.pid}/status`, 'utf8')
+    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? NaN)
 }
 
 const totals = { dropped: 0, received: 0, sent: 0, lateMs: 0 }
@@ -61,7 +66,6 @@ async function idleClient(i) {
     return client
 }
 
-let stopping = false
 const before = residentKiB()
 const clients = []
 for (let i = 0; i < clientCount; i += CONNECTING_AT_ONCE) {
@@ -84,7 +88,7 @@ await busyReceiver.subscribeAsync('busy', { qos: 0 })
 const samples = []
 const start = Date.now()
 let reported = 0
-for (let tick = 0; Date.now() - start < seconds * 1000; tick++) {
+while (!crashed && Date.now() - start < seconds * 1000) {
     const elapsed = (Date.now() - start) / 1000
     while (totals.sent < elapsed * rate) {
         publisher.publish(`soak/${totals.sent % clientCount}`, `${Date.now()}`, { qos: 1 })
@@ -112,6 +116,7 @@ const fifth = Math.max(1, Math.floor(samples.length / 5))
 const mean = (list) => list.reduce((sum, value) => sum + value, 0) / list.length
 const growth = mean(samples.slice(-fifth)) / mean(samples.slice(0, fifth))
 const failures = [
+    crashed && `the broker ended by itself: ${broker.log.slice(-1000)}`,
     totals.dropped > 0 && `${totals.dropped} clients were disconnected: ${drops.slice(0, 5).join('; ')}`,
     totals.received !== totals.sent && `${totals.sent - totals.received} messages did not arrive`,
     busy.received !== busy.sent && `${busy.sent - busy.received} busy messages did not arrive`,

@@ -4,8 +4,8 @@
  *
  * usage: with_broker.mjs COMMAND [ARGUMENT...]
  * An argument that is PORT becomes the port of a listener that speaks MQTT and WebSocket, TLSPORT
- * that of the one with a certificate, WSPORT
- * one for WebSocket (mosquitto has no common one). Fails if the command fails or the broker does not end with 0.
+ * that of the one with a certificate; WSPORT is for mosquitto, which has no listener for both.
+ * Fails if the command fails or the broker does not end with exit code 0.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -364,7 +364,7 @@ def truncated_connect_is_refused(t):
         t.refused(packet(1, 0, whole[:cut]), 0x81, 0x82, 0x84)
 
 
-@proves("", "3.1.4-1")
+@proves("", "4.2.0-1")
 def connect_data_may_come_byte_by_byte(t):
     c = t.open()
     c.id = t.id()

@@ -202,7 +202,7 @@ def share_names_are_not_mixed_up(t):
     t.nothing(p, a, b, c)
 
 
-@proves("", "4.8.2-4 4.4.0-1")
+@proves("", "4.5.0-1")
 def a_group_of_offline_sessions_loses_nothing(t):
     topic = t.topic()
     _, (a, b) = group(t, topic, 2)

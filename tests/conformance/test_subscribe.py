@@ -372,7 +372,7 @@ def truncated_subscribes_are_malformed(t):
         c.expect_error(0x81, 0x82)
 
 
-@proves("", "2.2.2-1 3.11.2-1")
+@proves("", "2.2.2-1")
 def suback_and_unsuback_have_a_property_length(t):
     c = t.client()
     topic = t.topic()

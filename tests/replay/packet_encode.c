@@ -276,8 +276,7 @@ static const char *encode_subscribe(const struct words *words, enum mqtt_version
     uint64_t identifier = 0;
     for (size_t i = 1; i < words->count; i++) {
         const char *word = words->at[i];
-        if (!packet_id_of(word, &packet_id) &&
-            !number_of(word, "subid", UINT32_MAX, &identifier) &&
+        if (!packet_id_of(word, &packet_id) && !number_of(word, "subid", UINT32_MAX, &identifier) &&
             !subscription_word(word, entries, &count)) {
             return "too many filters";
         }

@@ -31,6 +31,7 @@ struct peer {
 struct run {
     struct sim sim;
     bool started;
+    bool start_failed;
     bool tolerant; /* memory fails: what the script expects does not count */
     enum pieces pieces;
     size_t split_at;
@@ -84,11 +85,16 @@ struct setting {
     }
 
 static const struct setting core_settings[] = {
-    SETTING(core_options, queued_messages_max), SETTING(core_options, queued_bytes_max),
-    SETTING(core_options, inflight_max),        SETTING(core_options, subscriptions_max),
-    SETTING(core_options, topic_nodes_max),     SETTING(core_options, topic_levels_max),
-    SETTING(core_options, session_expiry_max_s), SETTING(core_options, qos_max),
-    SETTING(core_options, queue_qos0),          SETTING(core_options, upgrade_qos),
+    SETTING(core_options, queued_messages_max),
+    SETTING(core_options, queued_bytes_max),
+    SETTING(core_options, inflight_max),
+    SETTING(core_options, subscriptions_max),
+    SETTING(core_options, topic_nodes_max),
+    SETTING(core_options, topic_levels_max),
+    SETTING(core_options, session_expiry_max_s),
+    SETTING(core_options, qos_max),
+    SETTING(core_options, queue_qos0),
+    SETTING(core_options, upgrade_qos),
     {NULL, 0, 0},
 };
 
@@ -108,20 +114,30 @@ static const struct setting listener_settings[] = {
 };
 
 static const struct setting core_figures[] = {
-    SETTING(core_stats, sessions),           SETTING(core_stats, sessions_connected),
-    SETTING(core_stats, sessions_expired),   SETTING(core_stats, subscriptions),
-    SETTING(core_stats, shared_subscriptions), SETTING(core_stats, retained_messages),
-    SETTING(core_stats, queued_messages),    SETTING(core_stats, queued_bytes),
-    SETTING(core_stats, published),          SETTING(core_stats, delivered),
-    SETTING(core_stats, dropped),            SETTING(core_stats, expired),
+    SETTING(core_stats, sessions),
+    SETTING(core_stats, sessions_connected),
+    SETTING(core_stats, sessions_expired),
+    SETTING(core_stats, subscriptions),
+    SETTING(core_stats, shared_subscriptions),
+    SETTING(core_stats, retained_messages),
+    SETTING(core_stats, queued_messages),
+    SETTING(core_stats, queued_bytes),
+    SETTING(core_stats, published),
+    SETTING(core_stats, delivered),
+    SETTING(core_stats, dropped),
+    SETTING(core_stats, expired),
     {NULL, 0, 0},
 };
 
 static const struct setting client_figures[] = {
-    SETTING(mqtt_client_stats, connections),      SETTING(mqtt_client_stats, packets_received),
-    SETTING(mqtt_client_stats, packets_sent),     SETTING(mqtt_client_stats, publish_received),
-    SETTING(mqtt_client_stats, publish_sent),     SETTING(mqtt_client_stats, publish_bytes_sent),
-    SETTING(mqtt_client_stats, publish_bytes_received), {NULL, 0, 0},
+    SETTING(mqtt_client_stats, connections),
+    SETTING(mqtt_client_stats, packets_received),
+    SETTING(mqtt_client_stats, packets_sent),
+    SETTING(mqtt_client_stats, publish_received),
+    SETTING(mqtt_client_stats, publish_sent),
+    SETTING(mqtt_client_stats, publish_bytes_sent),
+    SETTING(mqtt_client_stats, publish_bytes_received),
+    {NULL, 0, 0},
 };
 
 static void setting_write(const struct setting *setting, void *structure, uint64_t value)
@@ -307,8 +323,7 @@ static struct words words_from(const struct words *words, size_t from)
 static void on_send(struct run *run, struct peer *peer, const struct words *words, bool hold)
 {
     struct words packet = words_from(words, 2);
-    if (peer->link->client == NULL && packet.count != 0 &&
-        strcmp(packet.at[0], "CONNECT") == 0) {
+    if (peer->link->client == NULL && packet.count != 0 && strcmp(packet.at[0], "CONNECT") == 0) {
         open_link(run, peer, NULL);
     }
     if (peer->link->client == NULL) {
@@ -556,7 +571,10 @@ static void run_line(struct run *run, const char *line)
     struct words words;
     words_cut(&words, copy);
     if (words.count != 0 && *line != '#' && !run_setting(run, &words)) {
-        run->started = run->started || sim_start(&run->sim);
+        if (!run->started && !run->start_failed) {
+            run->started = sim_start(&run->sim);
+            run->start_failed = !run->started;
+        }
         if (run->started) {
             run_words(run, &words, line);
             sim_turn(&run->sim);
@@ -572,10 +590,15 @@ static const struct run *running;
 static void on_abort(int signal_number)
 {
     (void)signal_number;
-    char where[512];
-    int len = snprintf(where, sizeof where, "stopped at %s:%u (pieces %d, split at %zu)\n",
-                       running->path, running->line, (int)running->pieces, running->split_at);
-    (void)!write(STDERR_FILENO, where, (size_t)len);
+    char line[16];
+    size_t at = sizeof line;
+    line[--at] = '\n';
+    for (unsigned rest = running->line; rest != 0; rest /= 10) {
+        line[--at] = (char)('0' + rest % 10);
+    }
+    static const char where[] = "stopped in line ";
+    (void)!write(STDERR_FILENO, where, sizeof where - 1);
+    (void)!write(STDERR_FILENO, line + at, sizeof line - at);
 }
 
 static void run_lines(struct run *run, const char *text)
@@ -614,8 +637,7 @@ static bool play(struct run *run, const char *text)
     }
     if (run->error != NULL) {
         static const char *const how[] = {"", " (bytes one by one)", " (packets cut in two)"};
-        (void)fprintf(stderr, "%s:%u: %s%s\n", run->path, run->line, run->error,
-                      how[run->pieces]);
+        (void)fprintf(stderr, "%s:%u: %s%s\n", run->path, run->line, run->error, how[run->pieces]);
     }
     return run->error == NULL;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { REPEAT_MAX = 1024 * 1024 };
+
 void words_cut(struct words *words, char *line)
 {
     words->count = 0;
@@ -108,7 +110,7 @@ bool word_text(const char *word, struct bytes *out)
     at++;
     if (*at == '*') {
         uint64_t count = 0;
-        if (!word_number(at + 1, 1024 * 1024, &count)) {
+        if (!word_number(at + 1, REPEAT_MAX, &count)) {
             return false;
         }
         uint8_t *repeated = give(len * count);

@@ -20,6 +20,7 @@ class Server:
         self.process = subprocess.Popen(
             [program, *map(str, options), "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self.terminated = False
         self.lines = []
         self.news = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -28,6 +29,8 @@ class Server:
         if not first.startswith("port "):
             self.process.wait()
             self.reader.join()
+            self.process.stdout.close()
+            self.process.stderr.close()
             raise RuntimeError("ws_echo did not start: " + "".join(self.lines))
         self.port = int(first.split()[1])
 
@@ -60,10 +63,12 @@ class Server:
             return found
 
     def terminate(self):
-        self.process.terminate()
+        if not self.terminated:
+            self.terminated = True
+            self.process.terminate()
 
     def stop(self):
-        self.process.terminate()
+        self.terminate()
         code = self.process.wait(TIMEOUT_S)
         self.reader.join()
         self.process.stdout.close()

@@ -320,6 +320,8 @@ class Shutdown(unittest.TestCase):
     def test_going_away(self):
         server = Server(PROGRAM)
         good, silent, early = (Client(server.port), Client(server.port), Client(server.port, upgrade=False))
+        for client in (good, silent, early):
+            self.addCleanup(client.close)
         server.terminate()
         self.assertEqual(good.close_code(), (1001, "the server stops"))
         good.send(frame(TEXT, b"too late"))
@@ -335,11 +337,11 @@ class Shutdown(unittest.TestCase):
         """The closing handshake has a deadline."""
         server = Server(PROGRAM, "--close", 200)
         client = Client(server.port)
+        self.addCleanup(client.close)
         server.terminate()
         self.assertEqual(client.close_code()[0], 1001)
         self.assertTrue(client.at_end())
         server.stop()
-        client.close()
 
 
 class Handshake(Base):

@@ -1,0 +1,620 @@
+/*
+ * Connections over real sockets, with client and server in one thread: the rules that connection.h
+ * promises its users, and what happens when memory runs out.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <uv.h>
+
+#include "connection.h"
+#include "listener.h"
+#include "loop.h"
+#include "mem.h"
+
+enum { TURNS_MAX = 100000, BIG_BYTES = 8 * 1024 * 1024 };
+
+struct fixture;
+
+/* What the server does in a callback. */
+typedef void action_fn(struct fixture *f);
+
+struct fixture {
+    uv_loop_t uv;
+    struct transport_loop *loop;
+    struct listener *listener;
+    struct connection *connection;
+    action_fn *in_open, *in_bytes, *in_output;
+    bool refuse_open;
+    unsigned opens, closes, refusals, outputs, turn_ends;
+    uint64_t bytes;
+    char received[256];
+    size_t received_len;
+    char end_text[128];
+    enum connection_cause end_cause;
+    char refusal[128];
+    struct bytes to_send; /* by the next on_output, in one piece */
+    struct shared *to_reference;
+    size_t references_left; /* pieces of to_reference still to be sent, one each turn */
+};
+
+static void *on_open(void *ctx, struct connection *connection, const struct connection_info *info)
+{
+    struct fixture *f = ctx;
+    assert_ptr_equal(info->listener, f->listener);
+    f->opens++;
+    f->connection = connection;
+    if (f->in_open != NULL) {
+        f->in_open(f);
+    }
+    return f->refuse_open ? NULL : f;
+}
+
+static void on_bytes(void *user, struct bytes bytes)
+{
+    struct fixture *f = user;
+    assert_int_equal(f->closes, f->opens - 1);
+    f->bytes += bytes.len;
+    size_t room = sizeof f->received - 1 - f->received_len;
+    size_t len = bytes.len < room ? bytes.len : room;
+    memcpy(f->received + f->received_len, bytes.data, len);
+    f->received_len += len;
+    f->received[f->received_len] = 0;
+    if (f->in_bytes != NULL) {
+        f->in_bytes(f);
+    }
+}
+
+static void on_output(void *user, struct output *output)
+{
+    struct fixture *f = user;
+    assert_true(output_has_room(output));
+    f->outputs++;
+    output_put(output, f->to_send);
+    f->to_send = BYTES_EMPTY;
+    if (f->in_output != NULL) {
+        f->in_output(f);
+    }
+    while (f->references_left != 0 && output_has_room(output)) {
+        f->references_left--;
+        output_reference(output, bytes_of(f->to_reference + 1, BIG_BYTES), f->to_reference);
+    }
+}
+
+static void on_close(void *user, const struct connection_end *end)
+{
+    struct fixture *f = user;
+    f->closes++;
+    f->connection = NULL;
+    f->end_cause = end->cause;
+    (void)snprintf(f->end_text, sizeof f->end_text, "%s", end->text);
+}
+
+static void on_refused(void *ctx, const char *peer_address, const char *reason)
+{
+    struct fixture *f = ctx;
+    assert_non_null(peer_address);
+    f->refusals++;
+    (void)snprintf(f->refusal, sizeof f->refusal, "%s", reason);
+}
+
+static void on_turn_end(void *ctx)
+{
+    struct fixture *f = ctx;
+    f->turn_ends++;
+}
+
+static void listen_on_loopback(struct fixture *f)
+{
+    char error[256] = "";
+    struct listener_options options = listener_options_default();
+    options.host = "127.0.0.1";
+    options.ctx = f;
+    options.handler.open = on_open;
+    options.handler.on_bytes = on_bytes;
+    options.handler.on_output = on_output;
+    options.handler.on_close = on_close;
+    options.handler.on_refused = on_refused;
+    assert_int_equal(listener_create(f->loop, &options, &f->listener, error, sizeof error),
+                     STATUS_OK);
+}
+
+static int setup(void **state)
+{
+    static struct fixture f;
+    f = (struct fixture){.opens = 0};
+    assert_int_equal(uv_loop_init(&f.uv), 0);
+    struct transport_loop_options options = {&f.uv, on_turn_end, &f};
+    assert_int_equal(transport_loop_create(&options, &f.loop), STATUS_OK);
+    listen_on_loopback(&f);
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    transport_loop_destroy(f->loop);
+    assert_int_equal(f->opens - f->closes, f->refuse_open ? f->opens : 0);
+    return uv_loop_close(&f->uv);
+}
+
+static int client_connect(const struct fixture *f)
+{
+    struct sockaddr_in address;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    (void)uv_ip4_addr("127.0.0.1", listener_port(f->listener), &address);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+static void client_send(int fd, const char *text)
+{
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static void turn(struct fixture *f)
+{
+    (void)uv_run(&f->uv, UV_RUN_NOWAIT);
+}
+
+#define RUN_UNTIL(f, condition)                                                                    \
+    for (int turns_ = 0; !(condition); turns_++) {                                                 \
+        assert_true(turns_ < TURNS_MAX);                                                           \
+        turn(f);                                                                                   \
+    }
+
+/* What the server sends until `len` bytes or the end have come; returns the number of bytes. */
+static size_t client_receive(struct fixture *f, int fd, char *to, size_t len)
+{
+    size_t have = 0;
+    for (int turns = 0; have < len && turns < TURNS_MAX; turns++) {
+        turn(f);
+        ssize_t n = recv(fd, to + have, len - have, MSG_DONTWAIT);
+        if (n == 0) {
+            break;
+        }
+        have += n > 0 ? (size_t)n : 0;
+    }
+    return have;
+}
+
+static bool client_sees_end(struct fixture *f, int fd)
+{
+    for (int turns = 0; turns < TURNS_MAX; turns++) {
+        char byte;
+        turn(f);
+        ssize_t n = recv(fd, &byte, 1, MSG_DONTWAIT);
+        if (n >= 0) {
+            return n == 0;
+        }
+    }
+    return false;
+}
+
+static int client_open(struct fixture *f)
+{
+    int fd = client_connect(f);
+    client_send(fd, "\x10hello");
+    RUN_UNTIL(f, f->opens == 1);
+    return fd;
+}
+
+static void delivers_and_sends(void **state)
+{
+    struct fixture *f = *state;
+    char got[8] = "";
+    int fd = client_open(f);
+    assert_string_equal(f->received, "\x10hello");
+    f->to_send = bytes_of_string("world");
+    connection_wake(f->connection);
+    connection_wake(f->connection);
+    assert_int_equal(client_receive(f, fd, got, 5), 5);
+    assert_string_equal(got, "world");
+    assert_int_equal(f->outputs, 1);
+    assert_true(f->turn_ends > 0);
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1);
+    assert_int_equal(f->end_cause, CONNECTION_CLOSED_BY_PEER);
+    assert_string_equal(f->end_text, "peer closed the connection");
+}
+
+static void wake_it(struct fixture *f)
+{
+    if (f->outputs < 5) {
+        connection_wake(f->connection);
+    }
+}
+
+static void woken_from_on_output_is_asked_next_turn(void **state)
+{
+    struct fixture *f = *state;
+    int fd = client_open(f);
+    f->in_output = wake_it;
+    connection_wake(f->connection);
+    turn(f);
+    assert_in_range(f->outputs, 1,
+                    3); /* once before the poll and once behind it, not all at once */
+    RUN_UNTIL(f, f->outputs == 5);
+    close(fd);
+}
+
+static void close_it(struct fixture *f)
+{
+    f->to_send = bytes_of_string("last words");
+    connection_close(f->connection, 1000, "enough");
+    connection_close(f->connection, 1000, "more than enough");
+}
+
+static void close_sends_what_is_left(void **state)
+{
+    struct fixture *f = *state;
+    char got[16] = "";
+    f->in_bytes = close_it;
+    int fd = client_open(f);
+    assert_int_equal(client_receive(f, fd, got, 10), 10);
+    assert_string_equal(got, "last words");
+    assert_true(client_sees_end(f, fd));
+    assert_int_equal(f->closes, 1);
+    assert_int_equal(f->end_cause, CONNECTION_CLOSED_LOCALLY);
+    assert_string_equal(f->end_text, "enough");
+    client_send(fd, "still talking"); /* thrown away */
+    close(fd);
+    RUN_UNTIL(f, transport_loop_statistics(f->loop)->sockets_current == 0);
+    assert_string_equal(f->received, "\x10hello");
+}
+
+static void abort_it(struct fixture *f)
+{
+    connection_abort(f->connection, "away with it");
+    assert_int_equal(f->closes, 0); /* never from inside a function of the user's */
+}
+
+static void abort_in_on_bytes(void **state)
+{
+    struct fixture *f = *state;
+    f->in_bytes = abort_it;
+    int fd = client_open(f);
+    assert_true(client_sees_end(f, fd));
+    assert_int_equal(f->closes, 1);
+    assert_string_equal(f->end_text, "away with it");
+    assert_int_equal(f->outputs, 0);
+    close(fd);
+}
+
+static void abort_in_on_output(void **state)
+{
+    struct fixture *f = *state;
+    int fd = client_open(f);
+    f->in_output = abort_it;
+    connection_wake(f->connection);
+    assert_true(client_sees_end(f, fd));
+    assert_string_equal(f->end_text, "away with it");
+    close(fd);
+}
+
+static void abort_in_open(void **state)
+{
+    struct fixture *f = *state;
+    f->in_open = abort_it;
+    int fd = client_open(f);
+    assert_true(client_sees_end(f, fd));
+    assert_int_equal(f->closes, 1);
+    assert_int_equal(f->bytes, 0);
+    close(fd);
+}
+
+static void close_in_open(void **state)
+{
+    struct fixture *f = *state;
+    char got[16] = "";
+    f->in_open = close_it;
+    int fd = client_open(f);
+    assert_int_equal(client_receive(f, fd, got, 10), 10);
+    assert_true(client_sees_end(f, fd));
+    assert_int_equal(f->closes, 1);
+    assert_int_equal(f->bytes, 0);
+    close(fd);
+}
+
+static void open_may_refuse(void **state)
+{
+    struct fixture *f = *state;
+    f->refuse_open = true;
+    int fd = client_open(f);
+    assert_true(client_sees_end(f, fd));
+    assert_int_equal(f->closes + f->refusals, 0);
+    close(fd);
+}
+
+static void pause_stops_reading(void **state)
+{
+    struct fixture *f = *state;
+    int fd = client_open(f);
+    connection_pause_reading(f->connection);
+    client_send(fd, "later");
+    for (int i = 0; i < 20; i++) {
+        turn(f);
+    }
+    assert_string_equal(f->received, "\x10hello");
+    connection_resume_reading(f->connection);
+    RUN_UNTIL(f, f->bytes == 11);
+    assert_string_equal(f->received, "\x10hellolater");
+    close(fd);
+}
+
+static void destroy_block(struct shared *shared)
+{
+    mem_free(shared);
+}
+
+/* Large parts go out by reference, wait for a slow reader, and let go of their owner in the end,
+ * sent or not. */
+static void large_output_waits_for_the_reader(void **state)
+{
+    struct fixture *f = *state;
+    static char sink[1 << 16];
+    int fd = client_open(f);
+    f->to_reference = mem_zalloc(sizeof(struct shared) + BIG_BYTES);
+    assert_non_null(f->to_reference);
+    *f->to_reference = (struct shared){1, destroy_block};
+    f->references_left = 2;
+    connection_wake(f->connection);
+    RUN_UNTIL(f, connection_unsent_bytes(f->connection) != 0);
+    client_send(fd, "unread"); /* a peer that does not read is not read from */
+    connection_wake(f->connection);
+    for (int i = 0; i < 20; i++) {
+        turn(f);
+    }
+    assert_int_equal(f->bytes, 6);
+    assert_int_equal(f->outputs, 1);
+    size_t got = 0;
+    while (got < (size_t)2 * BIG_BYTES) {
+        size_t n = client_receive(f, fd, sink, sizeof sink);
+        assert_int_not_equal(n, 0);
+        got += n;
+    }
+    RUN_UNTIL(f, f->outputs == 3); /* a flush that was full is followed by another */
+    assert_int_equal(f->references_left, 0);
+    assert_int_equal(f->bytes, 12);
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1);
+    RUN_UNTIL(f, f->to_reference->references == 1);
+    shared_release(f->to_reference);
+}
+
+static void destroy_ends_everything(void **state)
+{
+    struct fixture *f = *state;
+    int open = client_open(f);
+    int silent = client_connect(f);
+    RUN_UNTIL(f, transport_loop_statistics(f->loop)->sockets_current == 2);
+    transport_loop_destroy(f->loop);
+    assert_int_equal(f->closes, 1);
+    assert_int_equal(f->refusals, 1);
+    assert_string_equal(f->end_text, "the server stops");
+    struct transport_loop_options options = {&f->uv, NULL, NULL};
+    assert_int_equal(transport_loop_create(&options, &f->loop), STATUS_OK); /* for teardown */
+    close(open);
+    close(silent);
+}
+
+static void close_all(void **state)
+{
+    struct fixture *f = *state;
+    int open = client_open(f);
+    int silent = client_connect(f);
+    RUN_UNTIL(f, transport_loop_statistics(f->loop)->sockets_current == 2);
+    transport_loop_close_all(f->loop, 1001, "good night");
+    assert_true(client_sees_end(f, open));
+    assert_true(client_sees_end(f, silent));
+    assert_string_equal(f->end_text, "good night");
+    assert_string_equal(f->refusal, "good night");
+    close(open);
+    close(silent);
+}
+
+static void one_reader_does_not_starve_the_others(void **state)
+{
+    struct fixture *f = *state;
+    static char big[4 << 20];
+    int fd = client_open(f);
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    ssize_t sent = send(fd, big, sizeof big, flags);
+    assert_true(sent > (ssize_t)5 * CONNECTION_READ_BYTES);
+    uint64_t before = f->bytes;
+    turn(f);
+    uint64_t share = f->bytes - before;
+    assert_in_range(share, 1, CONNECTION_READS_PER_TURN * CONNECTION_READ_BYTES);
+    RUN_UNTIL(f, f->bytes - before == (uint64_t)sent);
+    close(fd);
+}
+
+static void idle_connection_is_small(void **state)
+{
+    struct fixture *f = *state;
+    int fd = client_open(f);
+    uint64_t allocations = mem_alloc_count();
+    for (int i = 0; i < 100; i++) { /* nor does a message cost an allocation */
+        char got[4];
+        client_send(fd, "ping");
+        RUN_UNTIL(f, f->bytes == 6 + 4 * (uint64_t)(i + 1));
+        f->to_send = bytes_of_string("pong");
+        connection_wake(f->connection);
+        assert_int_equal(client_receive(f, fd, got, 4), 4);
+    }
+    assert_int_equal(mem_alloc_count(), allocations);
+    assert_int_equal(transport_loop_statistics(f->loop)->writes, 100);
+    close(fd);
+}
+
+/* One whole WebSocket conversation, whose every allocation fails in turn: the connection may end,
+ * nothing else. */
+static void converse(struct fixture *f)
+{
+    static const char request[] =
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        "\x82\x82zzzz\x1b\x18" /* "ab" */
+        "\x89\x80zzzz"         /* ping */
+        "\x82\x82zz";          /* an unfinished frame */
+    char got[512];
+    int fd = client_connect(f);
+    unsigned opens = f->opens;
+    (void)send(fd, request, sizeof request - 1, MSG_NOSIGNAL);
+    for (int i = 0; i < 30; i++) {
+        turn(f);
+        if (f->opens != opens && f->connection != NULL && i == 15) {
+            f->to_send = bytes_of_string("output");
+            connection_close(f->connection, 1001, "done");
+        }
+        (void)recv(fd, got, sizeof got, MSG_DONTWAIT);
+    }
+    close(fd);
+    RUN_UNTIL(f, transport_loop_statistics(f->loop)->sockets_current == 0);
+    f->connection = NULL;
+    f->to_send = BYTES_EMPTY;
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t before = mem_alloc_count();
+    converse(f);
+    uint64_t count = mem_alloc_count() - before;
+    assert_true(count > 4);
+    assert_int_equal(f->opens, 1);
+    for (uint64_t n = 1; n <= count; n++) {
+        mem_fail_at(n);
+        converse(f);
+        mem_fail_at(0);
+        f->opens = f->closes = f->refusals = 0;
+        converse(f);
+        assert_int_equal(f->opens, 1);
+        assert_int_equal(f->closes, 1);
+        assert_int_equal(f->refusals, 0);
+    }
+}
+
+static void listener_says_why_not(void **state)
+{
+    struct fixture *f = *state;
+    char error[256] = "";
+    struct listener *second;
+    struct listener_options options = listener_options_default();
+    options.host = "127.0.0.1";
+    options.port = listener_port(f->listener);
+    options.handler = (struct connection_handler){
+        .open = on_open, .on_bytes = on_bytes, .on_output = on_output, .on_close = on_close};
+    assert_int_equal(listener_create(f->loop, &options, &second, error, sizeof error), STATUS_IO);
+    assert_null(second);
+    assert_non_null(strstr(error, "cannot listen on 127.0.0.1 port "));
+    assert_non_null(strstr(error, "address already in use"));
+    options.host = "no such host.invalid";
+    assert_int_equal(listener_create(f->loop, &options, &second, error, sizeof error),
+                     STATUS_NOT_FOUND);
+}
+
+static void unix_socket(void **state)
+{
+    struct fixture *f = *state;
+    char error[256] = "";
+    char directory[] = "/tmp/transport-test-XXXXXX";
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    assert_non_null(mkdtemp(directory));
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/socket", directory);
+    listener_close(f->listener);
+    struct listener_options options = listener_options_default();
+    options.unix_path = address.sun_path;
+    options.ctx = f;
+    options.handler = (struct connection_handler){
+        .open = on_open, .on_bytes = on_bytes, .on_output = on_output, .on_close = on_close};
+    assert_int_equal(listener_create(f->loop, &options, &f->listener, error, sizeof error),
+                     STATUS_OK);
+    assert_string_equal(listener_address(f->listener), address.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    client_send(fd, "\x10unix");
+    RUN_UNTIL(f, f->bytes == 5);
+    char text[CONNECTION_ADDRESS_BYTES];
+    assert_string_equal(connection_peer_address(f->connection, text), "local");
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1);
+    listener_close(f->listener);
+    turn(f);
+    (void)unlink(address.sun_path);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+static void ipv6(void **state)
+{
+    struct fixture *f = *state;
+    char error[256] = "";
+    struct sockaddr_in6 address;
+    struct listener *first = f->listener;
+    struct listener_options options = listener_options_default();
+    options.host = "::1";
+    options.ctx = f;
+    options.handler = (struct connection_handler){
+        .open = on_open, .on_bytes = on_bytes, .on_output = on_output, .on_close = on_close};
+    if (listener_create(f->loop, &options, &f->listener, error, sizeof error) != STATUS_OK) {
+        f->listener = first;
+        skip(); /* a machine without IPv6 */
+    }
+    (void)uv_ip6_addr("::1", listener_port(f->listener), &address);
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    client_send(fd, "\x10six");
+    RUN_UNTIL(f, f->bytes == 4);
+    char text[CONNECTION_ADDRESS_BYTES];
+    assert_memory_equal(connection_peer_address(f->connection, text), "[::1]:", 6);
+    close(fd);
+}
+
+static void closed_listener_keeps_its_connections(void **state)
+{
+    struct fixture *f = *state;
+    int fd = client_open(f);
+    listener_close(f->listener);
+    turn(f);
+    client_send(fd, "on");
+    RUN_UNTIL(f, f->bytes == 8);
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(delivers_and_sends),
+        TEST(woken_from_on_output_is_asked_next_turn),
+        TEST(close_sends_what_is_left),
+        TEST(abort_in_on_bytes),
+        TEST(abort_in_on_output),
+        TEST(abort_in_open),
+        TEST(close_in_open),
+        TEST(open_may_refuse),
+        TEST(pause_stops_reading),
+        TEST(large_output_waits_for_the_reader),
+        TEST(destroy_ends_everything),
+        TEST(close_all),
+        TEST(one_reader_does_not_starve_the_others),
+        TEST(idle_connection_is_small),
+        TEST(every_allocation_may_fail),
+        TEST(listener_says_why_not),
+        TEST(unix_socket),
+        TEST(ipv6),
+        TEST(closed_listener_keeps_its_connections),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
