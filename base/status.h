@@ -9,9 +9,6 @@
 #ifndef BASE_STATUS_H
 #define BASE_STATUS_H
 
-#include <stdio.h>
-#include <stdlib.h>
-
 #define MUST_USE __attribute__((warn_unused_result))
 #define PRINTF_LIKE(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
 
@@ -47,11 +44,6 @@ static inline const char *status_name(enum status status)
 /* Stops the process when our own reasoning was wrong. Not affected by NDEBUG. */
 #define ENSURE(condition) ((condition) ? (void)0 : ensure_failed(#condition, __FILE__, __LINE__))
 
-__attribute__((noreturn)) static inline void ensure_failed(const char *condition, const char *file,
-                                                           int line)
-{
-    (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);
-    abort();
-}
+__attribute__((noreturn)) void ensure_failed(const char *condition, const char *file, int line);
 
 #endif

@@ -73,6 +73,7 @@ struct mqtt_client {
     bool clean_start;
     bool refused; /* by CONNACK: the log has said so */
     bool is_bridge;
+    bool resumed;         /* its session is older than this connection */
     bool expires_at_once; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
 };
 

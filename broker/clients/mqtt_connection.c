@@ -208,6 +208,7 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
     const struct mqtt_connect *connect = &opening->connect;
     struct mqtt_connack connack = mqtt_connack_of(MQTT_SUCCESS);
     connack.session_present = session_present;
+    client->resumed = session_present;
     connack.session_expiry_s = core_session_expiry_s(client->session);
     connack.has_session_expiry = connack.session_expiry_s != connect->session_expiry_s;
     connack.receive_maximum = settings->receive_maximum;

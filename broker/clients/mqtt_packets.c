@@ -175,7 +175,9 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
         }
         break;
     case MQTT_PUBREL:
-        known = core_release(client->session, ack.packet_id);
+        /* After a reconnection a client repeats a PUBREL whose PUBCOMP was lost: that is no mistake
+         * (3.6.2.1), and clients take 0x92 for a failed publication. */
+        known = core_release(client->session, ack.packet_id) || client->resumed;
         send_ack(client, now_ms, MQTT_PUBCOMP, ack.packet_id,
                  known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
         break;

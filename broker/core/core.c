@@ -171,14 +171,14 @@ static void check_session(void *ctx, struct map_node *node)
     }
     ENSURE(holes == session->queue_holes);
     uint32_t in_quota = 0;
-    for (uint32_t i = 0; i < session->window.count; i++) {
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);
         check_slot(totals, slot, &shared_slots);
         in_quota += slot->kind != SLOT_EMPTY && slot->in_quota;
     }
     ENSURE(bytes == session->queued_bytes && shared_slots == session->shared_slots);
     ENSURE(in_quota == session->quota_used);
-    ENSURE(session->resend_at <= session->window.count);
+    ENSURE(session->window.sent <= slot_window_count(&session->window));
     totals->bytes += bytes;
     totals->connected += session->client != NULL;
     totals->subscriptions += subscriptions;

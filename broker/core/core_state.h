@@ -70,7 +70,6 @@ struct session {
     uint32_t share_count;  /* of them shared */
     uint32_t queue_holes;  /* slots of the queue whose message was handed over */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
-    uint32_t resend_at;    /* slots of the window before this one were sent on this connection */
     uint16_t receive_maximum;
     uint16_t quota_used;
     uint16_t client_id_len;

@@ -87,24 +87,24 @@ static enum core_next fill(struct core_delivery *out, const struct slot *slot, u
 static enum core_next next_resend(struct core *core, uint64_t now_ms, struct session *session,
                                   struct core_delivery *out)
 {
-    while (session->resend_at < session->window.count) {
-        struct slot *slot = slot_window_at(&session->window, session->resend_at);
+    struct slot_window *window = &session->window;
+    for (; window->sent < slot_window_count(window); window->sent++) {
+        struct slot *slot = slot_window_at(window, window->sent);
         if (slot->kind == SLOT_PUBREL) {
-            session->resend_at++;
+            window->sent++;
             *out = (struct core_delivery){.packet_id = slot->packet_id, .qos = 2};
             return CORE_DELIVERY;
         }
+        if (slot->kind == SLOT_PUBLISH && quota_is_used_up(core, session)) {
+            session->blocked = true;
+            break;
+        }
         if (slot->kind == SLOT_PUBLISH) {
-            if (quota_is_used_up(core, session)) {
-                session->blocked = true;
-                break;
-            }
-            session->resend_at++;
+            window->sent++;
             slot->in_quota = 1;
             session->quota_used++;
             return fill(out, slot, now_ms);
         }
-        session->resend_at++;
     }
     return CORE_NOTHING;
 }
@@ -125,7 +125,6 @@ static struct slot *send_in_window(struct core *core, struct session *session,
     sent->in_quota = 1;
     session->quota_used++;
     session->inflight_bytes += message_size(slot->message);
-    session->resend_at = session->window.count;
     return sent;
 }
 
@@ -232,10 +231,9 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
 static void finish(struct core *core, struct session *session, struct slot *slot)
 {
     slot_release(core, session, slot);
-    uint32_t left = slot_window_finish(&session->window, &core->pool, slot);
-    session->resend_at -= left < session->resend_at ? left : session->resend_at;
+    slot_window_finish(&session->window, &core->pool, slot);
     session->blocked = false;
-    if (session->queue.count != 0 || session->resend_at < session->window.count) {
+    if (session->queue.count != 0 || session->window.sent < slot_window_count(&session->window)) {
         session_wake(core, session);
     }
 }

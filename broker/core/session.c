@@ -78,7 +78,7 @@ void session_forget(struct core *core, struct session *session)
     timer_cancel(&core->wheel, &session->timer);
     drop_will(session);
     session_clear_queue(core, session);
-    for (uint32_t i = 0; i < session->window.count; i++) {
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         slot_release(core, session, slot_window_at(&session->window, i));
     }
     slot_window_fini(&session->window, &core->pool);
@@ -169,11 +169,11 @@ static struct session *create_session(struct core *core, struct bytes client_id)
  * quota yet. */
 static void resume(struct session *session)
 {
-    for (uint32_t i = 0; i < session->window.count; i++) {
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         slot_window_at(&session->window, i)->in_quota = false;
     }
     session->quota_used = 0;
-    session->resend_at = 0;
+    session->window.sent = 0;
 }
 
 /* Whoever held the client id goes. Returns the session that goes on, or NULL. */
@@ -233,7 +233,7 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
         core->stats.sessions_connected_max = core->stats.sessions_connected;
     }
     session_update_groups(core, session);
-    if (session->queue.count != 0 || session->window.count != 0) {
+    if (session->queue.count != 0 || slot_window_count(&session->window) != 0) {
         session_wake(core, session);
     }
     *out = session;

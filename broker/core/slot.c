@@ -139,7 +139,7 @@ static bool ring_grow(struct slot_window *window, struct slot_pool *pool)
     if (ring == NULL) {
         return false;
     }
-    for (uint32_t i = 0; i < window->count; i++) {
+    for (uint32_t i = 0; i < window->ring_count; i++) {
         ring[i] = *ring_at(window, i);
     }
     if (window->ring != NULL) {
@@ -151,58 +151,176 @@ static bool ring_grow(struct slot_window *window, struct slot_pool *pool)
     return true;
 }
 
-struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
-                             const struct slot *slot)
+static void ring_drop_first(struct slot_window *window)
 {
-    ENSURE(!slot_window_is_full(window));
-    if (window->count == window->capacity && !ring_grow(window, pool)) {
+    window->start = (window->start + 1) & (window->capacity - 1);
+    window->ring_count--;
+    window->base = id_after(window->base);
+    if (window->sent > window->straggler_count) {
+        window->sent--;
+    }
+}
+
+/* Finished slots leave at the front; a ring without slots gives its memory back. */
+static void ring_trim(struct slot_window *window, struct slot_pool *pool)
+{
+    while (window->ring_count != 0 && ring_at(window, 0)->kind == SLOT_EMPTY) {
+        ring_drop_first(window);
+    }
+    if (window->ring_count == 0 && window->ring != NULL) {
+        ring_free(window, pool);
+    }
+}
+
+/* Few of many slots are unfinished: it is these that keep the ring from moving on. */
+static bool can_spill(const struct slot_window *window)
+{
+    return window->capacity >= WINDOW_SPILL_MIN && window->open <= window->capacity / 4 &&
+           window->straggler_count + window->open <= WINDOW_STRAGGLERS_MAX;
+}
+
+/* Moves the unfinished slots of the ring's first half to the stragglers. */
+static bool spill(struct slot_window *window)
+{
+    struct slot *stragglers = mem_realloc(
+        window->stragglers, (window->straggler_count + window->open) * sizeof(struct slot));
+    if (stragglers == NULL) {
+        return false;
+    }
+    window->stragglers = stragglers;
+    for (uint32_t half = window->ring_count / 2; half != 0; half--) {
+        const struct slot *first = ring_at(window, 0);
+        bool was_sent = window->sent > window->straggler_count;
+        if (first->kind != SLOT_EMPTY) {
+            window->stragglers[window->straggler_count++] = *first;
+            window->open--;
+            window->sent += was_sent; /* its position stays; dropping it below takes one off */
+        }
+        ring_drop_first(window);
+    }
+    return true;
+}
+
+static bool make_room(struct slot_window *window, struct slot_pool *pool)
+{
+    bool at_end = window->ring_count == window->capacity || window->ring_count == WINDOW_SPAN_MAX;
+    if (!at_end || (can_spill(window) && spill(window))) {
+        return true;
+    }
+    return window->ring_count < WINDOW_SPAN_MAX && ring_grow(window, pool);
+}
+
+bool slot_window_is_full(const struct slot_window *window)
+{
+    return window->ring_count >= WINDOW_SPAN_MAX && !can_spill(window);
+}
+
+static struct slot *find_straggler(const struct slot_window *window, uint16_t packet_id)
+{
+    for (uint32_t i = 0; i < window->straggler_count; i++) {
+        if (window->stragglers[i].packet_id == packet_id) {
+            return &window->stragglers[i];
+        }
+    }
+    return NULL;
+}
+
+static struct slot *ring_append(struct slot_window *window, struct slot_pool *pool)
+{
+    if (!make_room(window, pool)) {
         return NULL;
     }
     uint16_t id = window->next_id == 0 ? 1 : window->next_id;
-    if (window->count == 0) {
+    if (window->ring_count == 0) {
         window->base = id;
     }
-    struct slot *added = ring_at(window, window->count++);
+    struct slot *slot = ring_at(window, window->ring_count++);
+    *slot = (struct slot){.packet_id = id};
+    window->next_id = id_after(id);
+    return slot;
+}
+
+struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
+                             const struct slot *slot)
+{
+    ENSURE(!slot_window_is_full(window) && slot->kind != SLOT_EMPTY);
+    struct slot *added = NULL;
+    do { /* an identifier that a straggler holds is passed over: its place stays empty */
+        added = ring_append(window, pool);
+        if (added == NULL) {
+            ring_trim(window, pool);
+            return NULL;
+        }
+    } while (find_straggler(window, added->packet_id) != NULL);
+    uint16_t id = added->packet_id;
     *added = *slot;
     added->packet_id = id;
-    window->next_id = id_after(id);
+    window->open++;
+    window->sent = slot_window_count(window);
     return added;
 }
 
 struct slot *slot_window_find(const struct slot_window *window, uint16_t packet_id)
 {
-    if (packet_id == 0 || window->count == 0) {
+    if (packet_id == 0) {
         return NULL;
     }
     uint32_t index = packet_id >= window->base ? (uint32_t)(packet_id - window->base)
                                                : (uint32_t)packet_id + UINT16_MAX - window->base;
-    if (index >= window->count) {
-        return NULL;
+    if (index < window->ring_count) {
+        struct slot *slot = ring_at(window, index);
+        if (slot->kind != SLOT_EMPTY) {
+            return slot;
+        }
     }
-    struct slot *slot = ring_at(window, index);
-    return slot->kind == SLOT_EMPTY ? NULL : slot;
+    return find_straggler(window, packet_id);
 }
 
-struct slot *slot_window_at(const struct slot_window *window, uint32_t index)
+struct slot *slot_window_at(const struct slot_window *window, uint32_t position)
 {
-    ENSURE(index < window->count);
-    return ring_at(window, index);
+    ENSURE(position < slot_window_count(window));
+    return position < window->straggler_count ? &window->stragglers[position]
+                                              : ring_at(window, position - window->straggler_count);
 }
 
-uint32_t slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot)
+static void drop_straggler(struct slot_window *window, uint32_t index)
 {
-    uint32_t left = 0;
+    window->straggler_count--;
+    memmove(&window->stragglers[index], &window->stragglers[index + 1],
+            (window->straggler_count - index) * sizeof(struct slot));
+    if (window->sent > index) {
+        window->sent--;
+    }
+    if (window->straggler_count == 0) {
+        mem_free(window->stragglers);
+        window->stragglers = NULL;
+    }
+}
+
+void slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot)
+{
     slot->kind = SLOT_EMPTY;
-    while (window->count != 0 && ring_at(window, 0)->kind == SLOT_EMPTY) {
-        window->start = (window->start + 1) & (window->capacity - 1);
-        window->count--;
-        window->base = id_after(window->base);
-        left++;
+    if (window->straggler_count != 0 && slot >= window->stragglers &&
+        slot < window->stragglers + window->straggler_count) {
+        drop_straggler(window, (uint32_t)(slot - window->stragglers));
+        return;
     }
-    if (window->count == 0 && window->ring != NULL) {
-        ring_free(window, pool);
+    window->open--;
+    ring_trim(window, pool);
+}
+
+void slot_window_sweep(struct slot_window *window, struct slot_pool *pool)
+{
+    for (uint32_t i = window->straggler_count; i != 0; i--) {
+        if (window->stragglers[i - 1].kind == SLOT_EMPTY) {
+            drop_straggler(window, i - 1);
+        }
     }
-    return left;
+    window->open = 0;
+    for (uint32_t i = 0; i < window->ring_count; i++) {
+        window->open += ring_at(window, i)->kind != SLOT_EMPTY;
+    }
+    ring_trim(window, pool);
 }
 
 void slot_window_fini(struct slot_window *window, struct slot_pool *pool)
@@ -210,5 +328,6 @@ void slot_window_fini(struct slot_window *window, struct slot_pool *pool)
     if (window->ring != NULL) {
         ring_free(window, pool);
     }
-    window->count = 0;
+    mem_free(window->stragglers);
+    *window = (struct slot_window){.next_id = window->next_id};
 }

@@ -99,46 +99,57 @@ struct slot_cursor {
 struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor *cursor);
 
 /*
- * The slots that were sent at QoS 1 or 2, indexed by packet identifier: identifiers are given in
- * sequence, so the slot of identifier p is p - base places behind the first. Zeroed memory is an
- * empty window.
+ * The slots that were sent at QoS 1 or 2, in the order in which they were sent. Packet identifiers
+ * are given in sequence, so the slot of identifier p stands in the ring p - base places behind the
+ * first. A client that acknowledges later messages and withholds an early one would stretch the
+ * ring without end: such stragglers move to a small array in front of it, and identifiers that they
+ * hold are passed over. Zeroed memory is an empty window.
  */
 struct slot_window {
     struct slot *ring;
-    uint32_t capacity; /* power of two, or 0 */
-    uint32_t start;    /* ring index of the slot with identifier base */
-    uint32_t count;    /* slots in use, finished ones between unfinished ones included */
-    uint16_t base;     /* packet identifier of the first slot; meaningless when count is 0 */
-    uint16_t next_id;  /* identifier of the next slot; 0 = not used yet, begin at 1 */
+    struct slot *stragglers; /* older than all of the ring, in order; none is finished */
+    uint32_t capacity;       /* of the ring: a power of two, or 0 */
+    uint32_t start;          /* ring index of the slot with identifier base */
+    uint32_t ring_count;     /* finished slots between unfinished ones included */
+    uint32_t open;           /* of them unfinished */
+    uint32_t straggler_count;
+    uint32_t sent;    /* positions before this one were sent on this connection */
+    uint16_t base;    /* identifier of the ring's first slot; meaningless when ring_count is 0 */
+    uint16_t next_id; /* of the next slot; 0 = not used yet, begin at 1 */
 };
 
-enum { WINDOW_SPAN_MAX = 65535 };
+enum { WINDOW_SPAN_MAX = 65535, WINDOW_STRAGGLERS_MAX = 1024, WINDOW_SPILL_MIN = 64 };
 
-/* True when no further identifier is free: the oldest unacknowledged one is 65535 behind. */
-static inline bool slot_window_is_full(const struct slot_window *window)
+/* Positions from the oldest slot on; those that are finished already are SLOT_EMPTY. */
+static inline uint32_t slot_window_count(const struct slot_window *window)
 {
-    return window->count >= WINDOW_SPAN_MAX;
+    return window->straggler_count + window->ring_count;
 }
 
-/* A slot with the next packet identifier, copied from `slot`; NULL when there is no memory.
- * Requires: not full. */
+/* True when a client withholds so many acknowledgements that no identifier can be given. */
+bool slot_window_is_full(const struct slot_window *window);
+
+/*
+ * A slot at the end, with the next free packet identifier, copied from `slot`, and counted as sent;
+ * NULL when there is no memory: the window is then unchanged but for identifiers passed over.
+ * Requires: not full.
+ */
 MUST_USE struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
                                       const struct slot *slot);
 
 /* The unfinished slot with this identifier, or NULL. */
 struct slot *slot_window_find(const struct slot_window *window, uint16_t packet_id);
 
-/* The slot at `index` from the oldest (0 <= index < count); finished ones are SLOT_EMPTY. */
-struct slot *slot_window_at(const struct slot_window *window, uint32_t index);
+/* The slot at `position` (0 <= position < slot_window_count). */
+struct slot *slot_window_at(const struct slot_window *window, uint32_t position);
 
-/*
- * Finishes a slot whose references are released: its identifier is free once all older ones are.
- * Returns how many slots left the front of the window, by which positions counted from the oldest
- * move down.
- */
-uint32_t slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot);
+/* Finishes a slot whose references are released. Its identifier will be given again. */
+void slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot);
 
-/* Frees the ring; the slots' references must have been released. */
+/* Finishes all slots that were made SLOT_EMPTY. O(count). */
+void slot_window_sweep(struct slot_window *window, struct slot_pool *pool);
+
+/* Frees all memory; the slots' references must have been released. */
 void slot_window_fini(struct slot_window *window, struct slot_pool *pool);
 
 #endif

@@ -204,18 +204,14 @@ void session_hand_over_shared(struct core *core, struct session *session, bool o
     if (session->shared_slots == 0) {
         return;
     }
-    for (uint32_t i = 0; i < session->window.count; i++) {
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         struct slot *slot = slot_window_at(&session->window, i);
         /* A QoS 2 delivery that began must be completed with the same client [MQTT-4.8.2-4]. */
         if (slot->qos == 1 && try_hand_over(core, session, slot, online_only)) {
             slot_release(core, session, slot);
         }
     }
-    if (session->window.count != 0 && slot_window_at(&session->window, 0)->kind == SLOT_EMPTY) {
-        uint32_t left =
-            slot_window_finish(&session->window, &core->pool, slot_window_at(&session->window, 0));
-        session->resend_at -= left < session->resend_at ? left : session->resend_at;
-    }
+    slot_window_sweep(&session->window, &core->pool);
     struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
     for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
          slot = slot_queue_next(&session->queue, &cursor)) {

@@ -90,7 +90,7 @@ const struct config_key config_keys[] = {
     {"max_queued_bytes", U64(0), AT_G(max_queued_bytes), .initial = 33554432, .zero = UNLIMITED},
     {"max_inflight_messages", U32(0, 65535), AT_G(max_inflight_messages), .initial = 100, .zero = 65535},
     {"max_inflight_bytes", U64(0), AT_G(max_inflight_bytes), .initial = UNLIMITED, .zero = UNLIMITED},
-    {"receive_maximum", U32(1, 65535), AT_G(receive_maximum), .initial = 1000},
+    {"receive_maximum", U32(1, 65535), AT_G(receive_maximum), .initial = 65535},
     {"queue_qos0_messages", BOOL, AT_G(queue_qos0_messages)},
     {"upgrade_outgoing_qos", BOOL, AT_G(upgrade_outgoing_qos)},
 

@@ -46,15 +46,15 @@ ALLOWED_SYMBOLS = re.compile(
     _?(mem|str)[a-z]* (_chk)?               # the C library's memory and string functions ...
   | __(mem|str)[a-z]*_chk                   # ... also as _FORTIFY_SOURCE names them
   | __assert_fail | __stack_chk_fail
-  | abort | stderr | (__)?fprintf(_chk)?    # what ENSURE of base/status.h expands to
   | _GLOBAL_OFFSET_TABLE_
   | __(asan|ubsan|tsan|sanitizer)_ .*
     """)
 # The string functions that keep state between calls, read the locale or allocate.
 FORBIDDEN_SYMBOLS = {"strdup", "strndup", "strerror", "strsignal", "strtok", "strcoll", "strftime",
                      "strptime", "memfd_create"}
-# base is where the allocator lives, so it alone may call these.
-BASE_SYMBOLS = {"malloc", "calloc", "realloc", "free"}
+# base is where the allocator and the end of a failed assertion live, so it alone may call these.
+BASE_SYMBOLS = {"malloc", "calloc", "realloc", "free", "abort", "stderr", "fprintf",
+                "__fprintf_chk"}
 ARCHIVES = {
     "base": "base/libbase.a",
     "protocol": "protocol/libprotocol.a",

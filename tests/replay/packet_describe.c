@@ -124,7 +124,7 @@ static void add_property(struct text *text, const struct mqtt_property *property
         break;
     case MQTT_PROPERTY_CORRELATION_DATA:
         add(text, " correlation=");
-        add_bare(text, property->value);
+        add_quoted(text, property->value);
         break;
     case MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER:
         add(text, " subid=%u", property->number);

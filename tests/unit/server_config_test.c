@@ -60,7 +60,7 @@ static void defaults_are_as_documented(void **state)
     assert_int_equal(config->max_queued_bytes, 33554432);
     assert_int_equal(config->max_inflight_messages, 100);
     assert_true(config->max_inflight_bytes == CONFIG_UNLIMITED_BYTES);
-    assert_int_equal(config->receive_maximum, 1000);
+    assert_int_equal(config->receive_maximum, 65535);
     assert_int_equal(config->max_packet_size, 16777216);
     assert_int_equal(config->message_size_limit, 268435455);
     assert_int_equal(config->max_keepalive_s, 65535);
