@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
-LINES_MAX = 800
+LINES_MAX = 850  # "about 800"
 
 # Which rooms a room sees besides itself.
 ROOMS = {

@@ -133,9 +133,9 @@ static void take_and_acknowledge(struct fixture *fixture, struct session *sessio
     }
 }
 
-/* The oldest message stays unacknowledged while all 65534 identifiers behind it are used up:
- * nothing more can be sent, and nothing may be lost, until it is acknowledged. */
-static void waits_when_no_identifier_is_free(void **state)
+/* The oldest message stays unacknowledged while the identifiers go round: its own is passed over.
+ */
+static void identifier_in_use_is_passed_over(void **state)
 {
     (void)state;
     struct core_options options = core_options_default();
@@ -151,13 +151,40 @@ static void waits_when_no_identifier_is_free(void **state)
     take_and_acknowledge(&fixture, session, UINT16_MAX - 1);
     (void)publish(&fixture, "kept", 1, true);
     subscribe(&fixture, session, "kept", 1);
-    assert_int_equal(publish(&fixture, "t", 1, false), MQTT_SUCCESS);
-    assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_NOTHING);
-    assert_true(core_puback(fixture.core, session, 1));
     assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_DELIVERY);
     assert_true(bytes_equal_string(message_topic(delivery.message), "kept"));
-    assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_DELIVERY);
-    assert_true(bytes_equal_string(message_topic(delivery.message), "t"));
+    assert_int_equal(delivery.packet_id, 2);
+    assert_true(core_puback(fixture.core, session, 1));
+    assert_true(core_puback(fixture.core, session, 2));
+    close_core(&fixture);
+}
+
+/* Every identifier is in use: retained and live messages wait, and none of them is lost. */
+static void waits_when_no_identifier_is_free(void **state)
+{
+    (void)state;
+    struct core_options options = core_options_default();
+    options.inflight_max = 0;
+    struct fixture fixture;
+    open_core(&fixture, &options);
+    struct session *session = connect_as(&fixture, "a");
+    subscribe(&fixture, session, "t", 1);
+    struct core_delivery delivery;
+    for (unsigned i = 1; i <= UINT16_MAX; i++) {
+        assert_int_equal(publish(&fixture, "t", 1, false), MQTT_SUCCESS);
+        assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_DELIVERY);
+        assert_int_equal(delivery.packet_id, i);
+    }
+    (void)publish(&fixture, "kept", 1, true);
+    subscribe(&fixture, session, "kept", 1);
+    assert_int_equal(publish(&fixture, "t", 1, false), MQTT_SUCCESS);
+    assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_NOTHING);
+    for (uint16_t id = 1; id <= 2; id++) {
+        assert_true(core_puback(fixture.core, session, id));
+        assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_DELIVERY);
+        assert_true(bytes_equal_string(message_topic(delivery.message), id == 1 ? "kept" : "t"));
+        assert_int_equal(delivery.packet_id, id);
+    }
     assert_int_equal(core_stats(fixture.core).dropped, 0);
     close_core(&fixture);
 }
@@ -272,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ready_is_said_once),
         cmocka_unit_test(delivery_lives_until_the_next_one),
+        cmocka_unit_test(identifier_in_use_is_passed_over),
         cmocka_unit_test(waits_when_no_identifier_is_free),
         cmocka_unit_test(sessions_have_numbers_of_their_own),
         cmocka_unit_test(long_scan_is_cut_into_turns),
