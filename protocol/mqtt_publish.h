@@ -30,8 +30,8 @@ struct mqtt_publish {
  * Decodes the body of a PUBLISH with the fixed header's `flags`.
  *
  * Errors: MQTT_MALFORMED_PACKET (QoS 3; DUP at QoS 0 [MQTT-3.3.1-2] is malformed but
- * in MQTT 3.1, where it means nothing; packet id 0; lengths), MQTT_PROTOCOL_ERROR (empty topic without alias; a
- * Subscription Identifier from a client 3.3.4-6; repeated properties; alias 0 is
+ * in MQTT 3.1, where it means nothing; packet id 0; lengths), MQTT_PROTOCOL_ERROR (empty topic
+ * without alias; a Subscription Identifier from a client 3.3.4-6; repeated properties; alias 0 is
  * MQTT_TOPIC_ALIAS_INVALID), MQTT_TOPIC_NAME_INVALID (wildcards or not a valid name).
  */
 MUST_USE enum mqtt_reason mqtt_publish_decode(struct bytes body, uint8_t flags,

@@ -63,7 +63,7 @@ struct mqtt_client {
     char *user_name;                   /* NULL: anonymous, or, before CONNECT, no certificate */
     struct timer timer;                /* connect deadline, then keep alive */
     uint64_t opened_ms;
-    uint32_t pings_due; /* PINGRESPs to be sent behind the deliveries that are ready */
+    uint32_t pings_due;        /* PINGRESPs to be sent behind the deliveries that are ready */
     uint32_t packet_bytes_max; /* what the client accepts; 0 = anything */
     uint16_t user_name_len;
     uint16_t keep_alive_s;

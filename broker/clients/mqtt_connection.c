@@ -222,6 +222,9 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
         connack.assigned_client_id = connect->client_id;
     }
     send_connack(client, now_ms, connect->version, &connack);
+    if (client->state != CLIENT_CONNECTED) {
+        return;
+    }
     timer_arm(&client->clients->wheel, &client->timer,
               client->keep_alive_s == 0 ? TIMER_NEVER
                                         : now_ms + UINT64_C(1500) * client->keep_alive_s);

@@ -90,6 +90,12 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer)
 
 void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer)
 {
+    if (client->packet_bytes_max != 0 && writer_ok(writer) &&
+        writer_len(writer) > client->packet_bytes_max) {
+        client_fail(client, now_ms, MQTT_PACKET_TOO_LARGE,
+                    "its Maximum Packet Size does not leave room for an answer"); /* 3.1.2.11.4 */
+        return;
+    }
     if (!client_control_end(client, writer)) {
         client_leave(client, now_ms, LEAVE_WITH_WILL, MQTT_SERVER_BUSY, "out of memory");
     }

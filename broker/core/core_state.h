@@ -68,7 +68,6 @@ struct session {
     uint32_t expiry_s;
     uint32_t subscription_count;
     uint32_t share_count;  /* of them shared */
-    uint32_t queue_holes;  /* slots of the queue whose message was handed over */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
     uint16_t receive_maximum;
     uint16_t quota_used;
@@ -110,12 +109,6 @@ void session_forget(struct core *core, struct session *session);
 
 /* The session's timer fired: its will is due, or it has expired. */
 void session_on_timer(struct core *core, uint64_t now_ms, struct session *session);
-
-/* Slots of the queue that still stand for something. */
-static inline uint32_t session_backlog(const struct session *session)
-{
-    return session->queue.count - session->queue_holes;
-}
 
 /* router.c */
 

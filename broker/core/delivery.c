@@ -19,7 +19,6 @@ void session_leave_queue(struct core *core, struct session *session, const struc
 static void pop(struct core *core, struct session *session)
 {
     struct slot *slot = slot_queue_first(&session->queue);
-    session->queue_holes -= slot->kind == SLOT_EMPTY;
     session_leave_queue(core, session, slot);
     slot_release(core, session, slot);
     slot_queue_pop(&session->queue, &core->pool);
@@ -215,8 +214,6 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
         if (slot->kind == SLOT_SCAN) {
             next = next_retained(core, now_ms, session, out);
             work += SCAN_BUDGET;
-        } else if (slot->kind == SLOT_EMPTY) {
-            pop(core, session);
         } else if (message_is_expired(slot->message, now_ms)) {
             core->stats.expired++;
             pop(core, session);

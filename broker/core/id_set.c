@@ -6,11 +6,11 @@
 
 enum { CAPACITY_MIN = 16, CAPACITY_KEPT = 64 };
 
-/* Clients count upwards, so the identifier itself spreads well; a client can only slow down its own
- * set. */
+/* Clients count upwards: left as they are, their identifiers would form one long run, which every
+ * removal walks to its end. Multiplied they lie apart. */
 static uint32_t home_of(const struct id_set *set, uint16_t id)
 {
-    return id & (set->capacity - 1);
+    return id * 40503U & (set->capacity - 1);
 }
 
 /* The place of `id`, or the free place where it would go. Requires a free place to exist. */

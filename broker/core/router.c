@@ -83,7 +83,7 @@ static bool is_over_limit(const struct core *core, const struct session *session
 {
     const struct core_options *options = &core->options;
     return (options->queued_messages_max != 0 &&
-            session_backlog(session) >= options->queued_messages_max) ||
+            session->queue.count >= options->queued_messages_max) ||
            (options->queued_bytes_max != 0 && session->queue.count != 0 &&
             session->queued_bytes + message_size(message) > options->queued_bytes_max);
 }

@@ -108,6 +108,35 @@ struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor 
     return &cursor->chunk->slots[cursor->at++];
 }
 
+void slot_queue_compact(struct slot_queue *queue, struct slot_pool *pool)
+{
+    struct slot_cursor from = {queue->head, queue->head_at};
+    struct slot_cursor to = from;
+    uint32_t count = 0;
+    for (const struct slot *slot = slot_queue_next(queue, &from); slot != NULL;
+         slot = slot_queue_next(queue, &from)) {
+        if (slot->kind != SLOT_EMPTY) {
+            *slot_queue_next(queue, &to) = *slot;
+            count++;
+        }
+    }
+    struct slot_chunk *unused = queue->head;
+    if (count == 0) {
+        *queue = (struct slot_queue){0};
+    } else {
+        unused = to.chunk->next;
+        to.chunk->next = NULL;
+        queue->tail = to.chunk;
+        queue->tail_at = to.at;
+        queue->count = count;
+    }
+    while (unused != NULL) {
+        struct slot_chunk *next = unused->next;
+        pool_give(pool, unused);
+        unused = next;
+    }
+}
+
 static struct slot *ring_at(const struct slot_window *window, uint32_t index)
 {
     return &window->ring[(window->start + index) & (window->capacity - 1)];

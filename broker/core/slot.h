@@ -24,7 +24,7 @@ struct share_group;
 struct retained_scan;
 
 enum slot_kind {
-    SLOT_EMPTY = 0, /* done or given to another session; skipped */
+    SLOT_EMPTY = 0, /* done or given to another session */
     SLOT_PUBLISH,   /* a message to be sent, or sent and not acknowledged */
     SLOT_PUBREL,    /* QoS 2: PUBREC came, PUBCOMP is awaited; holds no message any more */
     SLOT_SCAN,      /* retained messages still to be read for a new subscription */
@@ -90,6 +90,9 @@ struct slot *slot_queue_last(const struct slot_queue *queue);
 
 /* Forgets the first slot, whose references the caller has moved or released. */
 void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool);
+
+/* Takes the SLOT_EMPTY ones out. O(count). */
+void slot_queue_compact(struct slot_queue *queue, struct slot_pool *pool);
 
 /* Steps over all slots in order: start with {queue->head, queue->head_at}. */
 struct slot_cursor {

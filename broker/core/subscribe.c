@@ -160,10 +160,10 @@ static struct session_subscription *choose_member(struct share_group *group, uin
         if (member->session == except) {
             continue;
         }
-        if (session_backlog(member->session) < SHARE_BACKLOG_SMALL) {
+        if (member->session->queue.count < SHARE_BACKLOG_SMALL) {
             return member;
         }
-        if (best == NULL || session_backlog(member->session) < session_backlog(best->session)) {
+        if (best == NULL || member->session->queue.count < best->session->queue.count) {
             best = member;
         }
     }
@@ -218,9 +218,9 @@ void session_hand_over_shared(struct core *core, struct session *session, bool o
         if (try_hand_over(core, session, slot, online_only)) {
             session_leave_queue(core, session, slot);
             slot_release(core, session, slot);
-            session->queue_holes++;
         }
     }
+    slot_queue_compact(&session->queue, &core->pool);
 }
 
 struct subscription_key {
@@ -259,7 +259,7 @@ static enum mqtt_reason queue_retained(struct core *core, struct session *sessio
         return MQTT_SUCCESS;
     }
     if (core->options.queued_messages_max != 0 &&
-        session_backlog(session) >= core->options.queued_messages_max) {
+        session->queue.count >= core->options.queued_messages_max) {
         return MQTT_QUOTA_EXCEEDED;
     }
     struct retained_scan *scan = mem_alloc(sizeof *scan);

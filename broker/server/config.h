@@ -98,9 +98,9 @@ struct config {
     uint64_t max_queued_bytes;      /* 32 MiB; CONFIG_UNLIMITED_BYTES for 0 */
     uint32_t max_inflight_messages; /* 100; 1 to 65535: outgoing QoS 1 and 2 window */
     uint64_t max_inflight_bytes;    /* CONFIG_UNLIMITED_BYTES */
-    uint32_t receive_maximum;  /* 65535; the window that we announce to MQTT 5 clients */
-    bool queue_qos0_messages;  /* false */
-    bool upgrade_outgoing_qos; /* false */
+    uint32_t receive_maximum;       /* 65535; the window that we announce to MQTT 5 clients */
+    bool queue_qos0_messages;       /* false */
+    bool upgrade_outgoing_qos;      /* false */
 
     /* Limits of what a client may send or ask for */
     uint32_t max_packet_size;    /* 16 MiB; a whole packet with its header */

@@ -268,10 +268,9 @@ static unsigned distance(struct bytes a, struct bytes b)
             int from = tolower(a.data[i - 1]);
             unsigned cost = from == b.data[j - 1] ? 0 : 1;
             row[j] = smaller(smaller(last[j] + 1, row[j - 1] + 1), last[j - 1] + cost);
-            if (i > 1 && j > 1 && from == b.data[j - 2] &&
-                tolower(a.data[i - 2]) == b.data[j - 1]) {
-                row[j] = smaller(row[j], before[j - 2] + 1);
-            }
+            bool swapped =
+                i > 1 && j > 1 && from == b.data[j - 2] && tolower(a.data[i - 2]) == b.data[j - 1];
+            row[j] = smaller(row[j], swapped ? before[j - 2] + 1 : row[j]);
         }
         unsigned *free_row = before;
         before = last;

@@ -1,4 +1,5 @@
 #include <ctype.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "config_keys.h"

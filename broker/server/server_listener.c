@@ -71,6 +71,19 @@ static unsigned speaks(const struct config_listener *listener)
     return LISTENER_RAW | LISTENER_WEBSOCKET;
 }
 
+static enum listener_family family_of(const struct config_listener *listener)
+{
+    switch (listener->family) {
+    case CONFIG_FAMILY_IPV4:
+        return LISTENER_IPV4;
+    case CONFIG_FAMILY_IPV6:
+        return LISTENER_IPV6;
+    case CONFIG_FAMILY_ANY:
+        break;
+    }
+    return LISTENER_FAMILY_ANY;
+}
+
 static struct listener_options options_of(const struct server *server,
                                           const struct config_listener *wanted,
                                           struct server_listener *listener, struct tls_config *tls)
@@ -78,6 +91,8 @@ static struct listener_options options_of(const struct server *server,
     const struct config *config = server->config;
     struct listener_options options = listener_options_default();
     options.host = wanted->host;
+    options.unix_path = wanted->unix_path;
+    options.family = family_of(wanted);
     options.port = wanted->port;
     options.speaks = speaks(wanted);
     options.tls = tls == NULL ? LISTENER_TLS_NONE : LISTENER_TLS_REQUIRED;
@@ -100,17 +115,15 @@ static void announce(const struct server *server, const struct config_listener *
 {
     const char *address = listener_address(listener->listener);
     const char *s = wanted->certificate_count == 0 ? "" : "s";
-    bool raw = (speaks(wanted) & LISTENER_RAW) != 0;
-    bool websocket = (speaks(wanted) & LISTENER_WEBSOCKET) != 0;
-    char text[NAME_BYTES * 2];
-    (void)snprintf(text, sizeof text, "listening on %s: %s%s%s%s%s%s%s%s%s", address,
-                   raw ? "mqtt" : "", raw ? s : "", raw ? "://" : "", raw ? address : "",
-                   raw && websocket ? " and " : "", websocket ? "ws" : "", websocket ? s : "",
-                   websocket ? "://" : "", websocket ? address : "");
-    log_write(server->log, LOG_TYPE_NOTICE, "%s%s", text,
-              wanted->allow_anonymous || listener->settings.certificate_is_user
-                  ? ""
-                  : " (nobody is let in: set allow_anonymous true or require_certificate)");
+    char urls[2 * NAME_BYTES] = "";
+    size_t len = 0;
+    if (wanted->unix_path == NULL && (speaks(wanted) & LISTENER_RAW) != 0) {
+        len = (size_t)snprintf(urls, NAME_BYTES, ", mqtt%s://%s", s, address);
+    }
+    if (wanted->unix_path == NULL && (speaks(wanted) & LISTENER_WEBSOCKET) != 0) {
+        (void)snprintf(urls + len, NAME_BYTES, ", ws%s://%s", s, address);
+    }
+    log_write(server->log, LOG_TYPE_NOTICE, "listening on %s%s", address, urls);
 }
 
 static enum status open_listener(struct server *server, const struct config_listener *wanted,
@@ -120,11 +133,6 @@ static enum status open_listener(struct server *server, const struct config_list
     listener->settings = settings_of(server->config, wanted);
     listener->use_subject = wanted->use_subject_as_username;
     listener->connections_max = wanted->max_connections;
-    if (wanted->unix_path != NULL) {
-        log_write(server->log, LOG_TYPE_ERROR, "%s:%u: a listener on a Unix socket is not served",
-                  wanted->file, wanted->line);
-        return STATUS_IO;
-    }
     struct tls_config *tls = NULL;
     enum status status = load_tls(server, wanted, &tls);
     if (status != STATUS_OK) {
@@ -167,11 +175,15 @@ enum status server_open_listeners(struct server *server)
     return STATUS_OK;
 }
 
+static bool is_same_string(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
 static bool is_same_place(const struct config_listener *a, const struct config_listener *b)
 {
-    bool same_host =
-        a->host == b->host || (a->host != NULL && b->host != NULL && strcmp(a->host, b->host) == 0);
-    return same_host && a->port == b->port && a->protocol == b->protocol &&
+    return is_same_string(a->host, b->host) && is_same_string(a->unix_path, b->unix_path) &&
+           a->port == b->port && a->protocol == b->protocol &&
            (a->certificate_count == 0) == (b->certificate_count == 0);
 }
 

@@ -123,11 +123,16 @@ bool word_text(const char *word, struct bytes *out)
     return *at == '\0';
 }
 
+static char word_character(char c)
+{
+    return isalnum((unsigned char)c) ? (char)tolower((unsigned char)c) : '-';
+}
+
 void reason_word(enum mqtt_reason reason, char *out, size_t out_bytes)
 {
     (void)snprintf(out, out_bytes, "%s", mqtt_reason_name(reason));
     for (char *at = out; *at != '\0'; at++) {
-        *at = isalnum((unsigned char)*at) ? (char)tolower((unsigned char)*at) : '-';
+        *at = word_character(*at);
     }
 }
 
