@@ -248,6 +248,11 @@ static unsigned smaller(unsigned a, unsigned b)
     return a < b ? a : b;
 }
 
+static int lower(uint8_t character)
+{
+    return tolower(character);
+}
+
 /*
  * Edits (insert, delete, replace, swap neighbours) that make `b` of `a`: the optimal string
  * alignment distance, by rows of which only the last three are kept.
@@ -265,11 +270,11 @@ static unsigned distance(struct bytes a, struct bytes b)
     for (unsigned i = 1; i <= a.len; i++) {
         row[0] = i;
         for (unsigned j = 1; j <= b.len; j++) {
-            int from = tolower(a.data[i - 1]);
+            int from = lower(a.data[i - 1]);
             unsigned cost = from == b.data[j - 1] ? 0 : 1;
             row[j] = smaller(smaller(last[j] + 1, row[j - 1] + 1), last[j - 1] + cost);
             bool swapped =
-                i > 1 && j > 1 && from == b.data[j - 2] && tolower(a.data[i - 2]) == b.data[j - 1];
+                i > 1 && j > 1 && from == b.data[j - 2] && lower(a.data[i - 2]) == b.data[j - 1];
             row[j] = smaller(row[j], swapped ? before[j - 2] + 1 : row[j]);
         }
         unsigned *free_row = before;
