@@ -9,7 +9,7 @@ import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
-import { clientId, connect, startBroker, topicName } from './harness.mjs'
+import { clientId, connect, run, scratchDir, startBroker, topicName } from './harness.mjs'
 
 const here = path.dirname(fileURLToPath(import.meta.url))
 const require = createRequire(import.meta.url)
@@ -219,3 +219,41 @@ test('the bare host name and port are enough as an address', () =>
         assert.equal(await page.evaluate(() => seen.connects), 1)
         await page.evaluate(() => end())
     }))
+
+/* The example as the README has it, but for the port and for where the CDN's file comes from. */
+async function openExample(context, file) {
+    const page = await context.newPage()
+    await page.route('https://esm.sh/mqtt@5', (route) => route.fulfill({
+        path: path.join(path.dirname(bundle), 'mqtt.esm.js'),
+        contentType: 'text/javascript',
+        headers: { 'access-control-allow-origin': '*' },
+    }))
+    await page.goto(`file://${file}`)
+    return page
+}
+
+test('the example of the README works when pasted', async () => {
+    const readme = fs.readFileSync(path.join(here, '../../README.md'), 'utf8')
+    const example = /```html\n(.*?)```/s.exec(readme)[1]
+    assert.match(example, /ws:\/\/127\.0\.0\.1:1883/)
+    const file = path.join(scratchDir(), 'example.html')
+    fs.writeFileSync(file, example.replace('1883', String(broker.ports.ws)))
+    const context = await browser.newContext()
+    const tabs = [await openExample(context, file), await openExample(context, file)]
+    const shows = (tab, text) =>
+        tab.waitForFunction((wanted) => document.querySelector('#log').textContent.includes(wanted), text)
+    await tabs[0].fill('#say', 'from the first tab')
+    await tabs[0].press('#say', 'Enter')
+    for (const tab of tabs) {
+        await shows(tab, 'room/tab: from the first tab')
+    }
+    for (const qos of ['0', '1', '2']) {
+        const shell = await run('mosquitto_pub', ['-p', String(broker.ports.tcp), '-t', 'room/shell',
+            '-m', `QoS ${qos}`, '-q', qos]).done
+        assert.equal(shell.code, 0, shell.stderr)
+        for (const tab of tabs) {
+            await shows(tab, `room/shell: QoS ${qos}`)
+        }
+    }
+    await context.close()
+})
