@@ -239,15 +239,17 @@ def make_certificate(directory):
     return certificate, key
 
 
-def configuration(ports, directory, certificate, persistence):
+def configuration(ports, directory, certificate, persistence, limits):
+    """With `limits` the broker's own limits hold; without, nothing is dropped for being queued."""
     lines = []
     for transport in TRANSPORTS:
         lines.append(f"listener {ports[transport]} 127.0.0.1")
         lines.append(f"protocol {'websockets' if transport.startswith('w') else 'mqtt'}")
         if transport in ("tls", "wss"):
             lines += [f"certfile {certificate[0]}", f"keyfile {certificate[1]}"]
-    lines += ["allow_anonymous true", "max_inflight_messages 0", "max_queued_messages 0",
-              "max_queued_bytes 0", "log_dest stderr", "log_type error", "log_type warning"]
+    lines += ["allow_anonymous true", "log_dest stderr", "log_type error"]
+    if not limits:
+        lines += ["max_inflight_messages 0", "max_queued_messages 0", "max_queued_bytes 0"]
     if persistence:
         data = os.path.join(directory, "data")
         os.makedirs(data)
@@ -299,7 +301,8 @@ class ConfiguredBroker(Broker):
         ports = dict(zip(TRANSPORTS, free_ports(len(TRANSPORTS))))
         path = os.path.join(directory, "broker.conf")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(configuration(ports, directory, bench.certificate, scenario.persistence))
+            file.write(configuration(ports, directory, bench.certificate, scenario.persistence,
+                                     limits=scenario.section == "fairness"))
             file.write(self.extra)
         process = bench.spawn([self.binary, "-c", path])
         try:
