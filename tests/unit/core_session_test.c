@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -189,6 +190,49 @@ static void waits_when_no_identifier_is_free(void **state)
     close_core(&fixture);
 }
 
+/* Takes and acknowledges all that waits for each session. */
+static void drain(struct fixture *fixture, struct session *const sessions[], unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct core_delivery delivery;
+        while (core_next(fixture->core, 0, sessions[i], &delivery) == CORE_DELIVERY) {
+            if (delivery.qos == 1) {
+                assert_true(core_puback(fixture->core, sessions[i], delivery.packet_id));
+            }
+        }
+    }
+}
+
+/* Once pools are warm, a message costs the one allocation that holds it, however many get it. */
+static void deliveries_allocate_nothing(void **state)
+{
+    (void)state;
+    enum { SESSIONS = 50, TURNS = 20, MESSAGES = 30 };
+    struct core_options options = core_options_default();
+    struct fixture fixture;
+    open_core(&fixture, &options);
+    struct session *sessions[SESSIONS];
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        char client_id[16];
+        (void)snprintf(client_id, sizeof client_id, "s%u", i);
+        sessions[i] = connect_as(&fixture, client_id);
+        subscribe(&fixture, sessions[i], "t/+", 1);
+    }
+    uint64_t before = 0;
+    for (unsigned turn = 0; turn <= TURNS; turn++) {
+        if (turn == 1) { /* the first one warmed the pools */
+            before = mem_alloc_count();
+        }
+        for (unsigned i = 0; i < MESSAGES; i++) {
+            assert_int_equal(publish(&fixture, "t/x", i % 2, false), MQTT_SUCCESS);
+        }
+        drain(&fixture, sessions, SESSIONS);
+    }
+    assert_int_equal(mem_alloc_count() - before, TURNS * MESSAGES);
+    assert_int_equal(core_stats(fixture.core).delivered, (TURNS + 1) * MESSAGES * SESSIONS);
+    close_core(&fixture);
+}
+
 static void sessions_have_numbers_of_their_own(void **state)
 {
     (void)state;
@@ -301,6 +345,7 @@ int main(void)
         cmocka_unit_test(delivery_lives_until_the_next_one),
         cmocka_unit_test(identifier_in_use_is_passed_over),
         cmocka_unit_test(waits_when_no_identifier_is_free),
+        cmocka_unit_test(deliveries_allocate_nothing),
         cmocka_unit_test(sessions_have_numbers_of_their_own),
         cmocka_unit_test(long_scan_is_cut_into_turns),
         cmocka_unit_test(connect_without_memory_leaves_nothing),
