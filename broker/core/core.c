@@ -152,10 +152,11 @@ static void check_session(void *ctx, struct map_node *node)
     uint32_t shared = 0;
     for (const struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
         subscriptions++;
-        if (s->group != NULL) {
+        if (s->member != NULL) {
+            const struct share_member *member = s->member;
             shared++;
-            ENSURE(s->group->members[s->group_index] == s);
-            ENSURE((s->group_index < s->group->online_count) == (session->client != NULL));
+            ENSURE(member->session == session && member->group->members[member->index] == member);
+            ENSURE((member->index < member->group->online_count) == (session->client != NULL));
         }
     }
     ENSURE(subscriptions == session->subscription_count && shared == session->share_count);

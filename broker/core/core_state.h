@@ -33,16 +33,13 @@ struct core {
     struct core_stats stats;
 };
 
-/* One subscription, from the session's side. */
+/* One subscription, from the session's side. What was asked for is in the trie, or, for a shared
+ * one, in its membership. */
 struct session_subscription {
     struct map_node node; /* in core->subscriptions */
     struct session *session;
     struct session_subscription *next, *previous; /* of the same session */
-    struct share_group *group;                    /* NULL for one that is not shared */
-    uint32_t group_index;                         /* in group->members */
-    uint32_t identifier; /* the last three count for shared ones; others have them in the trie */
-    uint8_t qos;
-    bool retain_as_published;
+    struct share_member *member;                  /* NULL for one that is not shared; owned */
     uint16_t filter_len;
     uint8_t filter[]; /* as sent, "$share/..." included */
 };
@@ -78,11 +75,21 @@ struct session {
     uint8_t client_id[];
 };
 
+/* A session's place in a group. */
+struct share_member {
+    struct session *session;
+    struct share_group *group;
+    uint32_t index; /* in group->members */
+    uint32_t identifier;
+    uint8_t qos;
+    bool retain_as_published;
+};
+
 /* One "$share/<group>/<filter>". */
 struct share_group {
     struct map_node node; /* in core->groups while it has members */
     struct share_group *next_matched;
-    struct session_subscription **members; /* those of connected sessions first */
+    struct share_member **members; /* those of connected sessions first */
     uint32_t member_count;
     uint32_t online_count;
     uint32_t capacity;

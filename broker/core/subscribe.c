@@ -38,16 +38,15 @@ void share_group_release(struct share_group *group)
     }
 }
 
-static void place_member(struct share_group *group, uint32_t index,
-                         struct session_subscription *member)
+static void place_member(struct share_group *group, uint32_t index, struct share_member *member)
 {
     group->members[index] = member;
-    member->group_index = index;
+    member->index = index;
 }
 
 static void swap_members(struct share_group *group, uint32_t a, uint32_t b)
 {
-    struct session_subscription *member = group->members[a];
+    struct share_member *member = group->members[a];
     place_member(group, a, group->members[b]);
     place_member(group, b, member);
 }
@@ -58,16 +57,16 @@ void session_update_groups(struct core *core, struct session *session)
     if (session->share_count == 0) {
         return;
     }
-    for (struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
-        struct share_group *group = s->group;
-        if (group == NULL) {
+    for (const struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
+        if (s->member == NULL) {
             continue;
         }
-        bool was_online = s->group_index < group->online_count;
+        struct share_group *group = s->member->group;
+        bool was_online = s->member->index < group->online_count;
         if (session->client != NULL && !was_online) {
-            swap_members(group, s->group_index, group->online_count++);
+            swap_members(group, s->member->index, group->online_count++);
         } else if (session->client == NULL && was_online) {
-            swap_members(group, s->group_index, --group->online_count);
+            swap_members(group, s->member->index, --group->online_count);
         }
     }
 }
@@ -121,42 +120,49 @@ static enum status join_group(struct share_group *group, struct session_subscrip
 {
     if (group->member_count == group->capacity) {
         uint32_t capacity = group->capacity == 0 ? 4 : group->capacity * 2;
-        struct session_subscription **members =
-            mem_realloc(group->members, capacity * sizeof(struct session_subscription *));
+        struct share_member **members =
+            mem_realloc(group->members, capacity * sizeof(struct share_member *));
         if (members == NULL) {
             return STATUS_NO_MEMORY;
         }
         group->members = members;
         group->capacity = capacity;
     }
-    subscription->group = group;
-    place_member(group, group->member_count++, subscription);
-    if (subscription->session->client != NULL) {
-        swap_members(group, subscription->group_index, group->online_count++);
+    struct share_member *member = mem_zalloc(sizeof *member);
+    if (member == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    member->session = subscription->session;
+    member->group = group;
+    subscription->member = member;
+    place_member(group, group->member_count++, member);
+    if (member->session->client != NULL) {
+        swap_members(group, member->index, group->online_count++);
     }
     return STATUS_OK;
 }
 
-static void leave_group(struct core *core, struct session_subscription *subscription)
+static void leave_group(struct core *core, struct share_member *member)
 {
-    struct share_group *group = subscription->group;
-    if (subscription->group_index < group->online_count) {
-        swap_members(group, subscription->group_index, --group->online_count);
+    struct share_group *group = member->group;
+    if (member->index < group->online_count) {
+        swap_members(group, member->index, --group->online_count);
     }
-    swap_members(group, subscription->group_index, --group->member_count);
+    swap_members(group, member->index, --group->member_count);
+    mem_free(member);
     close_group_if_empty(core, group);
 }
 
 /* The member that should get the next message among `count` ones from `first` on: round robin, but
  * one with a backlog lets others go first. */
-static struct session_subscription *choose_member(struct share_group *group, uint32_t first,
-                                                  uint32_t count, const struct session *except)
+static struct share_member *choose_member(struct share_group *group, uint32_t first, uint32_t count,
+                                          const struct session *except)
 {
-    struct session_subscription *best = NULL;
+    struct share_member *best = NULL;
     uint32_t start = group->turn++;
     uint32_t looks = count < SHARE_CHOICES ? count : SHARE_CHOICES;
     for (uint32_t i = 0; i < looks; i++) {
-        struct session_subscription *member = group->members[first + (start + i) % count];
+        struct share_member *member = group->members[first + (start + i) % count];
         if (member->session == except) {
             continue;
         }
@@ -173,7 +179,7 @@ static struct session_subscription *choose_member(struct share_group *group, uin
 bool share_group_deliver(struct core *core, struct share_group *group, struct message *message,
                          const struct session *except, bool online_only)
 {
-    struct session_subscription *member = NULL;
+    struct share_member *member = NULL;
     if (group->online_count != 0) {
         member = choose_member(group, 0, group->online_count, except);
     }
@@ -337,8 +343,8 @@ static enum mqtt_reason reason_of(enum status status)
 /* Takes a stored subscription out of the trie or its group. */
 static void forget_subscription(struct core *core, struct session_subscription *subscription)
 {
-    if (subscription->group != NULL) {
-        leave_group(core, subscription);
+    if (subscription->member != NULL) {
+        leave_group(core, subscription->member);
         subscription->session->share_count--;
         core->stats.shared_subscriptions--;
     } else {
@@ -351,7 +357,7 @@ static void forget_subscription(struct core *core, struct session_subscription *
 static enum status store_shared(struct core *core, struct session_subscription *subscription,
                                 struct bytes key, size_t group_name_len)
 {
-    if (subscription->group != NULL) {
+    if (subscription->member != NULL) {
         return STATUS_OK;
     }
     struct share_group *group = NULL;
@@ -437,9 +443,11 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         }
         return reason_of(status);
     }
-    entry->identifier = subscribe->identifier;
-    entry->qos = qos;
-    entry->retain_as_published = subscribe->retain_as_published;
+    if (entry->member != NULL) {
+        entry->member->identifier = subscribe->identifier;
+        entry->member->qos = qos;
+        entry->member->retain_as_published = subscribe->retain_as_published;
+    }
     if (!parsed.is_shared &&
         (subscribe->retain_handling == 0 || (subscribe->retain_handling == 1 && is_new))) {
         enum mqtt_reason reason = queue_retained(core, session, subscribe, qos);
