@@ -5,7 +5,8 @@
 #include "mem.h"
 
 _Static_assert(sizeof(struct slot) == 24, "a slot is paid for each queued message");
-_Static_assert(sizeof(struct slot_chunk) >= WINDOW_SMALL * sizeof(struct slot),
+_Static_assert(sizeof(struct slot_chunk) >=
+                   sizeof(struct window_ring) + WINDOW_SMALL * sizeof(struct slot),
                "a small window lives in a pooled chunk");
 
 static struct slot_chunk *pool_take(struct slot_pool *pool)
@@ -137,9 +138,9 @@ void slot_queue_compact(struct slot_queue *queue, struct slot_pool *pool)
     }
 }
 
-static struct slot *ring_at(const struct slot_window *window, uint32_t index)
+static struct slot *ring_at(struct window_ring *ring, uint32_t index)
 {
-    return &window->ring[(window->start + index) & (window->capacity - 1)];
+    return &ring->slots[(ring->start + index) & (ring->capacity - 1)];
 }
 
 /* Packet identifiers run from 1 to 65535 and round again [MQTT-2.2.1-3]. */
@@ -148,122 +149,143 @@ static uint16_t id_after(uint16_t id)
     return id == UINT16_MAX ? 1 : (uint16_t)(id + 1);
 }
 
-static void ring_free(struct slot_window *window, struct slot_pool *pool)
+static void ring_free(struct window_ring *ring, struct slot_pool *pool)
 {
-    if (window->capacity == WINDOW_SMALL) {
-        pool_give(pool, (struct slot_chunk *)(void *)window->ring);
+    if (ring->capacity == WINDOW_SMALL) {
+        pool_give(pool, (struct slot_chunk *)(void *)ring);
     } else {
-        mem_free(window->ring);
+        mem_free(ring);
     }
-    window->ring = NULL;
-    window->capacity = 0;
-    window->start = 0;
 }
 
-static bool ring_grow(struct slot_window *window, struct slot_pool *pool)
+static struct window_ring *ring_create(uint32_t capacity, struct slot_pool *pool)
 {
-    uint32_t capacity = window->capacity == 0 ? WINDOW_SMALL : window->capacity * 2;
-    struct slot *ring = window->capacity == 0 ? (struct slot *)(void *)pool_take(pool)
-                                              : mem_alloc(capacity * sizeof(struct slot));
+    struct window_ring *ring = capacity == WINDOW_SMALL
+                                   ? (struct window_ring *)(void *)pool_take(pool)
+                                   : mem_alloc(sizeof *ring + capacity * sizeof(struct slot));
+    if (ring != NULL) {
+        *ring = (struct window_ring){.capacity = capacity};
+    }
+    return ring;
+}
+
+static bool grow(struct slot_window *window, struct slot_pool *pool)
+{
+    struct window_ring *old = window->ring;
+    uint32_t capacity = old == NULL ? WINDOW_SMALL : old->capacity * 2;
+    struct window_ring *ring = ring_create(capacity, pool);
     if (ring == NULL) {
         return false;
     }
-    for (uint32_t i = 0; i < window->ring_count; i++) {
-        ring[i] = *ring_at(window, i);
-    }
-    if (window->ring != NULL) {
-        ring_free(window, pool);
+    if (old != NULL) {
+        ring->stragglers = old->stragglers;
+        ring->straggler_count = old->straggler_count;
+        ring->count = old->count;
+        ring->open = old->open;
+        ring->base = old->base;
+        for (uint32_t i = 0; i < old->count; i++) {
+            ring->slots[i] = *ring_at(old, i);
+        }
+        ring_free(old, pool);
     }
     window->ring = ring;
-    window->capacity = capacity;
-    window->start = 0;
     return true;
 }
 
-static void ring_drop_first(struct slot_window *window)
+static void drop_first(struct slot_window *window)
 {
-    window->start = (window->start + 1) & (window->capacity - 1);
-    window->ring_count--;
-    window->base = id_after(window->base);
-    if (window->sent > window->straggler_count) {
+    struct window_ring *ring = window->ring;
+    ring->start = (ring->start + 1) & (ring->capacity - 1);
+    ring->count--;
+    ring->base = id_after(ring->base);
+    if (window->sent > ring->straggler_count) {
         window->sent--;
     }
 }
 
-/* Finished slots leave at the front; a ring without slots gives its memory back. */
-static void ring_trim(struct slot_window *window, struct slot_pool *pool)
+/* Finished slots leave at the front; a window without slots gives its memory back. */
+static void trim(struct slot_window *window, struct slot_pool *pool)
 {
-    while (window->ring_count != 0 && ring_at(window, 0)->kind == SLOT_EMPTY) {
-        ring_drop_first(window);
+    struct window_ring *ring = window->ring;
+    while (ring->count != 0 && ring_at(ring, 0)->kind == SLOT_EMPTY) {
+        drop_first(window);
     }
-    if (window->ring_count == 0 && window->ring != NULL) {
-        ring_free(window, pool);
+    if (ring->count == 0 && ring->straggler_count == 0) {
+        ring_free(ring, pool);
+        window->ring = NULL;
     }
 }
 
 /* Few of many slots are unfinished: it is these that keep the ring from moving on. */
-static bool can_spill(const struct slot_window *window)
+static bool can_spill(const struct window_ring *ring)
 {
-    return window->capacity >= WINDOW_SPILL_MIN && window->open <= window->capacity / 4 &&
-           window->straggler_count + window->open <= WINDOW_STRAGGLERS_MAX;
+    return ring->capacity >= WINDOW_SPILL_MIN && ring->open <= ring->capacity / 4 &&
+           ring->straggler_count + ring->open <= WINDOW_STRAGGLERS_MAX;
 }
 
 /* Moves the unfinished slots of the ring's first half to the stragglers. */
 static bool spill(struct slot_window *window)
 {
-    struct slot *stragglers = mem_realloc(
-        window->stragglers, (window->straggler_count + window->open) * sizeof(struct slot));
+    struct window_ring *ring = window->ring;
+    struct slot *stragglers =
+        mem_realloc(ring->stragglers, (ring->straggler_count + ring->open) * sizeof(struct slot));
     if (stragglers == NULL) {
         return false;
     }
-    window->stragglers = stragglers;
-    for (uint32_t half = window->ring_count / 2; half != 0; half--) {
-        const struct slot *first = ring_at(window, 0);
-        bool was_sent = window->sent > window->straggler_count;
+    ring->stragglers = stragglers;
+    for (uint32_t half = ring->count / 2; half != 0; half--) {
+        const struct slot *first = ring_at(ring, 0);
+        bool was_sent = window->sent > ring->straggler_count;
         if (first->kind != SLOT_EMPTY) {
-            window->stragglers[window->straggler_count++] = *first;
-            window->open--;
+            ring->stragglers[ring->straggler_count++] = *first;
+            ring->open--;
             window->sent += was_sent; /* its position stays; dropping it below takes one off */
         }
-        ring_drop_first(window);
+        drop_first(window);
     }
     return true;
 }
 
 static bool make_room(struct slot_window *window, struct slot_pool *pool)
 {
-    bool at_end = window->ring_count == window->capacity || window->ring_count == WINDOW_SPAN_MAX;
-    if (!at_end || (can_spill(window) && spill(window))) {
+    const struct window_ring *ring = window->ring;
+    if (ring == NULL) {
+        return grow(window, pool);
+    }
+    bool at_end = ring->count == ring->capacity || ring->count == WINDOW_SPAN_MAX;
+    if (!at_end || (can_spill(ring) && spill(window))) {
         return true;
     }
-    return window->ring_count < WINDOW_SPAN_MAX && ring_grow(window, pool);
+    return ring->count < WINDOW_SPAN_MAX && grow(window, pool);
 }
 
 bool slot_window_is_full(const struct slot_window *window)
 {
-    return window->ring_count >= WINDOW_SPAN_MAX && !can_spill(window);
+    const struct window_ring *ring = window->ring;
+    return ring != NULL && ring->count >= WINDOW_SPAN_MAX && !can_spill(ring);
 }
 
-static struct slot *find_straggler(const struct slot_window *window, uint16_t packet_id)
+static struct slot *find_straggler(struct window_ring *ring, uint16_t packet_id)
 {
-    for (uint32_t i = 0; i < window->straggler_count; i++) {
-        if (window->stragglers[i].packet_id == packet_id) {
-            return &window->stragglers[i];
+    for (uint32_t i = 0; i < ring->straggler_count; i++) {
+        if (ring->stragglers[i].packet_id == packet_id) {
+            return &ring->stragglers[i];
         }
     }
     return NULL;
 }
 
-static struct slot *ring_append(struct slot_window *window, struct slot_pool *pool)
+static struct slot *append(struct slot_window *window, struct slot_pool *pool)
 {
     if (!make_room(window, pool)) {
         return NULL;
     }
+    struct window_ring *ring = window->ring;
     uint16_t id = window->next_id == 0 ? 1 : window->next_id;
-    if (window->ring_count == 0) {
-        window->base = id;
+    if (ring->count == 0) {
+        ring->base = id;
     }
-    struct slot *slot = ring_at(window, window->ring_count++);
+    struct slot *slot = ring_at(ring, ring->count++);
     *slot = (struct slot){.packet_id = id};
     window->next_id = id_after(id);
     return slot;
@@ -275,88 +297,98 @@ struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
     ENSURE(!slot_window_is_full(window) && slot->kind != SLOT_EMPTY);
     struct slot *added = NULL;
     do { /* an identifier that a straggler holds is passed over: its place stays empty */
-        added = ring_append(window, pool);
+        added = append(window, pool);
         if (added == NULL) {
-            ring_trim(window, pool);
+            if (window->ring != NULL) {
+                trim(window, pool);
+            }
             return NULL;
         }
-    } while (find_straggler(window, added->packet_id) != NULL);
+    } while (find_straggler(window->ring, added->packet_id) != NULL);
     uint16_t id = added->packet_id;
     *added = *slot;
     added->packet_id = id;
-    window->open++;
+    window->ring->open++;
     window->sent = slot_window_count(window);
     return added;
 }
 
 struct slot *slot_window_find(const struct slot_window *window, uint16_t packet_id)
 {
-    if (packet_id == 0) {
+    struct window_ring *ring = window->ring;
+    if (packet_id == 0 || ring == NULL) {
         return NULL;
     }
-    uint32_t index = packet_id >= window->base ? (uint32_t)(packet_id - window->base)
-                                               : (uint32_t)packet_id + UINT16_MAX - window->base;
-    if (index < window->ring_count) {
-        struct slot *slot = ring_at(window, index);
+    uint32_t index = packet_id >= ring->base ? (uint32_t)(packet_id - ring->base)
+                                             : (uint32_t)packet_id + UINT16_MAX - ring->base;
+    if (index < ring->count) {
+        struct slot *slot = ring_at(ring, index);
         if (slot->kind != SLOT_EMPTY) {
             return slot;
         }
     }
-    return find_straggler(window, packet_id);
+    return find_straggler(ring, packet_id);
 }
 
 struct slot *slot_window_at(const struct slot_window *window, uint32_t position)
 {
     ENSURE(position < slot_window_count(window));
-    return position < window->straggler_count ? &window->stragglers[position]
-                                              : ring_at(window, position - window->straggler_count);
+    struct window_ring *ring = window->ring;
+    return position < ring->straggler_count ? &ring->stragglers[position]
+                                            : ring_at(ring, position - ring->straggler_count);
 }
 
 static void drop_straggler(struct slot_window *window, uint32_t index)
 {
-    window->straggler_count--;
-    memmove(&window->stragglers[index], &window->stragglers[index + 1],
-            (window->straggler_count - index) * sizeof(struct slot));
+    struct window_ring *ring = window->ring;
+    ring->straggler_count--;
+    memmove(&ring->stragglers[index], &ring->stragglers[index + 1],
+            (ring->straggler_count - index) * sizeof(struct slot));
     if (window->sent > index) {
         window->sent--;
     }
-    if (window->straggler_count == 0) {
-        mem_free(window->stragglers);
-        window->stragglers = NULL;
+    if (ring->straggler_count == 0) {
+        mem_free(ring->stragglers);
+        ring->stragglers = NULL;
     }
 }
 
 void slot_window_finish(struct slot_window *window, struct slot_pool *pool, struct slot *slot)
 {
+    struct window_ring *ring = window->ring;
     slot->kind = SLOT_EMPTY;
-    if (window->straggler_count != 0 && slot >= window->stragglers &&
-        slot < window->stragglers + window->straggler_count) {
-        drop_straggler(window, (uint32_t)(slot - window->stragglers));
-        return;
+    if (ring->straggler_count != 0 && slot >= ring->stragglers &&
+        slot < ring->stragglers + ring->straggler_count) {
+        drop_straggler(window, (uint32_t)(slot - ring->stragglers));
+    } else {
+        ring->open--;
     }
-    window->open--;
-    ring_trim(window, pool);
+    trim(window, pool);
 }
 
 void slot_window_sweep(struct slot_window *window, struct slot_pool *pool)
 {
-    for (uint32_t i = window->straggler_count; i != 0; i--) {
-        if (window->stragglers[i - 1].kind == SLOT_EMPTY) {
+    struct window_ring *ring = window->ring;
+    if (ring == NULL) {
+        return;
+    }
+    for (uint32_t i = ring->straggler_count; i != 0; i--) {
+        if (ring->stragglers[i - 1].kind == SLOT_EMPTY) {
             drop_straggler(window, i - 1);
         }
     }
-    window->open = 0;
-    for (uint32_t i = 0; i < window->ring_count; i++) {
-        window->open += ring_at(window, i)->kind != SLOT_EMPTY;
+    ring->open = 0;
+    for (uint32_t i = 0; i < ring->count; i++) {
+        ring->open += ring_at(ring, i)->kind != SLOT_EMPTY;
     }
-    ring_trim(window, pool);
+    trim(window, pool);
 }
 
 void slot_window_fini(struct slot_window *window, struct slot_pool *pool)
 {
     if (window->ring != NULL) {
-        ring_free(window, pool);
+        mem_free(window->ring->stragglers);
+        ring_free(window->ring, pool);
     }
-    mem_free(window->stragglers);
     *window = (struct slot_window){.next_id = window->next_id};
 }

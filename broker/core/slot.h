@@ -109,16 +109,20 @@ struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor 
  * hold are passed over. Zeroed memory is an empty window.
  */
 struct slot_window {
-    struct slot *ring;
+    struct window_ring *ring; /* NULL while nothing is in flight */
+    uint32_t sent;            /* positions before this one were sent on this connection */
+    uint16_t next_id;         /* identifier of the next slot; 0 = not used yet, begin at 1 */
+};
+
+struct window_ring {
     struct slot *stragglers; /* older than all of the ring, in order; none is finished */
-    uint32_t capacity;       /* of the ring: a power of two, or 0 */
-    uint32_t start;          /* ring index of the slot with identifier base */
-    uint32_t ring_count;     /* finished slots between unfinished ones included */
-    uint32_t open;           /* of them unfinished */
     uint32_t straggler_count;
-    uint32_t sent;    /* positions before this one were sent on this connection */
-    uint16_t base;    /* identifier of the ring's first slot; meaningless when ring_count is 0 */
-    uint16_t next_id; /* of the next slot; 0 = not used yet, begin at 1 */
+    uint32_t capacity; /* a power of two */
+    uint32_t start;    /* index of the slot with identifier base */
+    uint32_t count;    /* slots in use, finished ones between unfinished ones included */
+    uint32_t open;     /* of them unfinished */
+    uint16_t base;     /* identifier of the first slot; meaningless when count is 0 */
+    struct slot slots[];
 };
 
 enum { WINDOW_SPAN_MAX = 65535, WINDOW_STRAGGLERS_MAX = 1024, WINDOW_SPILL_MIN = 64 };
@@ -126,7 +130,7 @@ enum { WINDOW_SPAN_MAX = 65535, WINDOW_STRAGGLERS_MAX = 1024, WINDOW_SPILL_MIN =
 /* Positions from the oldest slot on; those that are finished already are SLOT_EMPTY. */
 static inline uint32_t slot_window_count(const struct slot_window *window)
 {
-    return window->straggler_count + window->ring_count;
+    return window->ring == NULL ? 0 : window->ring->straggler_count + window->ring->count;
 }
 
 /* True when a client withholds so many acknowledgements that no identifier can be given. */
