@@ -149,7 +149,7 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
 
 static struct session *create_session(struct core *core, struct bytes client_id)
 {
-    struct session *session = mem_zalloc(sizeof *session + client_id.len);
+    struct session *session = mem_zalloc(offsetof(struct session, client_id) + client_id.len);
     if (session == NULL) {
         return NULL;
     }

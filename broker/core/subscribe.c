@@ -296,7 +296,8 @@ static enum mqtt_reason queue_retained(struct core *core, struct session *sessio
 static struct session_subscription *create_subscription(struct core *core, struct session *session,
                                                         struct bytes filter)
 {
-    struct session_subscription *subscription = mem_zalloc(sizeof *subscription + filter.len);
+    struct session_subscription *subscription =
+        mem_zalloc(offsetof(struct session_subscription, filter) + filter.len);
     if (subscription == NULL) {
         return NULL;
     }
