@@ -222,9 +222,11 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
         connack.assigned_client_id = connect->client_id;
     }
     send_connack(client, now_ms, connect->version, &connack);
-    if (client->state != CLIENT_CONNECTED) {
-        return;
+    if (client->state == CLIENT_CLOSING) {
+        return; /* it was not sent, so neither may a DISCONNECT be [MQTT-3.14.0-1] */
     }
+    client->state = CLIENT_CONNECTED;
+    client->clients->stats.connections++;
     timer_arm(&client->clients->wheel, &client->timer,
               client->keep_alive_s == 0 ? TIMER_NEVER
                                         : now_ms + UINT64_C(1500) * client->keep_alive_s);
@@ -238,6 +240,7 @@ void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes
     enum mqtt_reason reason = mqtt_connect_decode(body, connect);
     client->version = (uint8_t)connect->version;
     if (reason == MQTT_SUCCESS) {
+        client->packet_bytes_max = connect->maximum_packet_size; /* a refusal keeps to it too */
         reason = judge(client, &opening);
     }
     bool session_present = false;
@@ -246,15 +249,12 @@ void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes
         client->is_bridge = connect->is_bridge;
         client->expires_at_once = connect->session_expiry_s == 0;
         client->alias_maximum = connect->topic_alias_maximum;
-        client->packet_bytes_max = connect->maximum_packet_size;
         reason = open_session(client, now_ms, &opening, &session_present);
     }
     if (reason != MQTT_SUCCESS) {
         refuse(client, now_ms, &opening, reason);
         return;
     }
-    client->state = CLIENT_CONNECTED;
-    client->clients->stats.connections++;
     welcome(client, now_ms, &opening, session_present);
     if (client->state == CLIENT_CONNECTED) {
         client->clients->host.on_connected(client->link, client);

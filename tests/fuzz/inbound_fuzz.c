@@ -10,6 +10,7 @@
  * packets.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -18,8 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "connection_internal.h"
-#include "loop_internal.h"
 #include "mem.h"
 #include "mqtt_ack.h"
 #include "mqtt_connect.h"
@@ -39,6 +38,7 @@ enum {
     BIG_PAYLOAD = 9000, /* long enough to be sent by reference */
 };
 
+/* Between segments of an input. */
 static const uint8_t mark[MARK_LEN] = {0xFE, 0xED};
 
 /* The clock jumps to the next multiple before each input, so that timers fall into the same slots
@@ -67,7 +67,7 @@ struct settings {
     bool strict;      /* which listener */
     bool connect;     /* a valid CONNECT goes first */
     bool connect_old; /* of 3.1.1 */
-    bool lazy;        /* peers read when told to, and the broker's send buffer is small */
+    bool lazy;        /* peers read when told to, and the broker's send buffers are small */
     bool fragments;   /* three frames make a message */
     bool pings;       /* in front of each frame */
     bool text;
@@ -81,7 +81,6 @@ enum stage { HEARS_NOTHING, HEARS_HTTP, HEARS_FRAMES, HEARS_MQTT, HEARS_NO_MORE 
 struct heard {
     enum stage stage;
     bool frames_over; /* a Close frame came */
-    bool is_connected;
     size_t packets;
     size_t raw_len, mqtt_len;
     uint8_t raw[HEARD_MAX], mqtt[HEARD_MAX];
@@ -149,13 +148,14 @@ static struct config *load_config(void)
     static char text[2048];
     struct config *config = NULL;
     int len = snprintf(text, sizeof text,
+                       "per_listener_settings true\n"
                        "listener 0 %s\nallow_anonymous true\n"
                        "listener 0 %s\nallow_anonymous true\nmax_qos 1\nmax_topic_alias 0\n"
                        "max_connections 1\nallow_zero_length_clientid false\n"
                        "websockets_origin https://example.org\n"
                        "max_packet_size 20000\nmessage_size_limit 12000\nmax_queued_messages 40\n"
                        "max_inflight_messages 5\nmax_subscriptions 10\nmax_topic_levels 10\n"
-                       "persistent_client_expiration 1d\nmax_keepalive 600\n"
+                       "persistent_client_expiration 1d\n"
                        "websockets_headers_size 2048\nlog_type all\nlog_dest file /dev/null\n",
                        addresses[0].sun_path, addresses[1].sun_path);
     ENSURE(config_parse(bytes_of(text, (size_t)len), "fuzz.conf", report, NULL, &config) ==
@@ -285,6 +285,14 @@ static bool may_come_from_server(enum mqtt_type type)
            type != MQTT_PINGREQ && type != MQTT_AUTH;
 }
 
+/* `left` is the end of what `buffer` holds, or empty. */
+static void keep(uint8_t *buffer, struct bytes left)
+{
+    if (left.len != 0) {
+        memmove(buffer, left.data, left.len);
+    }
+}
+
 static void hear_mqtt(struct peer *peer)
 {
     struct heard *heard = &peer->heard;
@@ -293,8 +301,7 @@ static void hear_mqtt(struct peer *peer)
     while (mqtt_header_decode(left, &header) != MQTT_HEADER_INCOMPLETE) {
         ENSURE(mqtt_header_decode(left, &header) == MQTT_HEADER_COMPLETE);
         ENSURE(may_come_from_server(header.type));
-        /* CONNACK comes once and first; before it only a DISCONNECT would be wrong too. */
-        ENSURE((header.type == MQTT_CONNACK) == (heard->packets == 0));
+        ENSURE((header.type == MQTT_CONNACK) == (heard->packets == 0)); /* [MQTT-3.2.0-1] */
         if (left.len - header.header_len < header.remaining) {
             break;
         }
@@ -305,7 +312,7 @@ static void hear_mqtt(struct peer *peer)
         }
         left = bytes_from(left, header.header_len + header.remaining);
     }
-    memmove(heard->mqtt, left.data, left.len);
+    keep(heard->mqtt, left);
     heard->mqtt_len = left.len;
 }
 
@@ -385,30 +392,26 @@ static void understand(struct peer *peer)
     } else if (heard->stage == HEARS_NO_MORE) {
         left.len = 0; /* the body of a refusal */
     }
-    memmove(heard->raw, left.data, left.len);
+    keep(heard->raw, left);
     heard->raw_len = left.len;
     hear_mqtt(peer);
 }
 
-/* True when something came. */
-static bool hear(struct peer *peer)
+static void hear(struct peer *peer)
 {
     struct heard *heard = &peer->heard;
-    bool any = false;
     while (peer->fd >= 0 && !peer->ended) {
         ssize_t len =
             recv(peer->fd, heard->raw + heard->raw_len, HEARD_MAX - heard->raw_len, MSG_DONTWAIT);
         if (len < 0 && (errno == EAGAIN || errno == EINTR)) {
             break;
         }
-        any = true;
         peer->ended = len <= 0;
         if (len > 0) {
             heard->raw_len += (size_t)len;
             understand(peer);
         }
     }
-    return any;
 }
 
 /* The loop. */
@@ -418,15 +421,23 @@ static void turn(void)
     (void)uv_run(&server.uv, UV_RUN_NOWAIT);
 }
 
+/* True when something came. */
 static bool hear_all(bool lazy_too)
 {
-    bool any = false;
+    struct pollfd ready[PEERS + 1];
     for (int i = 0; i <= PEERS; i++) {
-        if (lazy_too || !settings.lazy || peers[i].is_subscriber) {
-            any |= hear(&peers[i]);
+        bool listens = lazy_too || !settings.lazy || peers[i].is_subscriber;
+        ready[i] = (struct pollfd){listens && !peers[i].ended ? peers[i].fd : -1, POLLIN, 0};
+    }
+    if (poll(ready, PEERS + 1, 0) <= 0) {
+        return false;
+    }
+    for (int i = 0; i <= PEERS; i++) {
+        if (ready[i].revents != 0) {
+            hear(&peers[i]);
         }
     }
-    return any;
+    return true;
 }
 
 /* Until two turns have changed nothing. */
@@ -438,7 +449,7 @@ static void settle(bool lazy_too)
         turn();
         bool any = hear_all(lazy_too);
         bool same = memcmp(&before, transport_loop_statistics(server.loop), sizeof before) == 0;
-        quiet = any || !same || uv_is_active((uv_handle_t *)&server.loop->idle) ? 0 : quiet + 1;
+        quiet = any || !same || uv_backend_timeout(&server.uv) == 0 ? 0 : quiet + 1;
         ENSURE(turns < TURNS_MAX);
     }
 }
@@ -498,8 +509,9 @@ static void write_frame(struct writer *writer, uint8_t first, struct bytes paylo
         writer_u16(writer, (uint16_t)payload.len);
     }
     writer_bytes(writer, bytes_of(key, sizeof key));
-    for (size_t i = 0; i < payload.len; i++) {
-        writer_u8(writer, payload.data[i] ^ key[i % sizeof key]);
+    uint8_t *masked = writer_take(writer, payload.len);
+    for (size_t i = 0; masked != NULL && i < payload.len; i++) {
+        masked[i] = payload.data[i] ^ key[i % sizeof key];
     }
 }
 
@@ -538,20 +550,25 @@ static void connect_socket(struct peer *peer, int listener)
                    sizeof addresses[listener]) == 0);
 }
 
-/* The newest connection of the loop is the one that it has just accepted. */
-static void shrink_send_buffer(void)
+/* Accepted connections are TCP handles to the transport, also on a Unix socket. */
+static void shrink_if_connection(uv_handle_t *handle, void *ctx)
 {
+    const int *bytes = ctx;
+    uv_os_fd_t fd;
+    if (handle->type == UV_TCP && !uv_is_closing(handle) && uv_fileno(handle, &fd) == 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, bytes, sizeof *bytes);
+    }
+}
+
+static void shrink_send_buffers(void)
+{
+    int bytes = SEND_BUFFER_MIN;
     uint64_t accepted = transport_loop_statistics(server.loop)->sockets_accepted;
     for (int i = 0; i < 4 && transport_loop_statistics(server.loop)->sockets_accepted == accepted;
          i++) {
         turn();
     }
-    int bytes = SEND_BUFFER_MIN;
-    uv_os_fd_t fd;
-    if (server.loop->connections != NULL &&
-        uv_fileno(&server.loop->connections->io.handle, &fd) == 0) {
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-    }
+    uv_walk(&server.uv, shrink_if_connection, &bytes);
 }
 
 static struct bytes connect_packet(uint8_t *room, size_t size, enum mqtt_version version,
@@ -580,7 +597,7 @@ static void open_peer(struct peer *peer)
                                   "Sec-WebSocket-Protocol: mqtt\r\n\r\n";
     connect_socket(peer, settings.strict ? 1 : 0);
     if (settings.lazy) {
-        shrink_send_buffer();
+        shrink_send_buffers();
     }
     if (peer->kind != PLAIN) {
         send_bytes(peer, bytes_of_string(upgrade));
@@ -612,7 +629,7 @@ static void close_peer(struct peer *peer)
     peer->pongs = 0;
     struct heard *heard = &peer->heard;
     heard->stage = HEARS_NOTHING;
-    heard->frames_over = heard->is_connected = false;
+    heard->frames_over = false;
     heard->packets = heard->raw_len = heard->mqtt_len = 0;
 }
 

@@ -66,9 +66,9 @@ static void fuzz_frames(struct bytes input, size_t cut)
         return;
     }
     for (int i = 0; i < 2; i++) {
-        struct ws_sink sink = {on_begin, on_data,  on_end,       on_ping,
-                               on_pong,  on_close, &outcomes[i], 100000};
-        struct ws_decoder decoder = {.allow_text = true};
+        struct ws_sink sink = {on_begin, on_data,      on_end, on_ping, on_pong,
+                               on_close, &outcomes[i], 100000, true};
+        struct ws_decoder decoder = {NULL};
         size_t first = i == 0 ? input.len : cut;
         outcomes[i].verdict =
             ws_decoder_feed(&decoder, &pool, bytes_of(input.data, first), &sink).code;
