@@ -162,13 +162,16 @@ static void check_session(void *ctx, struct map_node *node)
     ENSURE(subscriptions == session->subscription_count && shared == session->share_count);
     uint32_t shared_slots = 0;
     size_t bytes = 0;
+    uint32_t scans = 0;
     struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
     for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
          slot = slot_queue_next(&session->queue, &cursor)) {
         ENSURE(slot->kind != SLOT_EMPTY);
+        scans += slot->kind == SLOT_SCAN;
         check_slot(totals, slot, &shared_slots);
         bytes += slot->kind == SLOT_PUBLISH ? message_size(slot->message) : 0;
     }
+    ENSURE(scans == session->scans);
     uint32_t in_quota = 0;
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);

@@ -149,6 +149,9 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
 MUST_USE enum status core_end_session(struct core *core, uint64_t now_ms, struct bytes client_id,
                                       enum mqtt_reason reason);
 
+/* True when `topic` has no more levels than topic_levels_max. */
+bool core_accepts_topic(const struct core *core, struct bytes topic);
+
 /*
  * Accepts a message: stores it when message->retain (an empty payload clears), and queues it for
  * all matching sessions. `from` is the publisher's session, NULL for the broker itself. Borrows

@@ -28,6 +28,7 @@ struct core {
     struct slot_pool pool;
     struct message *lent; /* what the last delivery points to: kept until the next one */
     struct identifier_list *lent_list;
+    uint64_t now_ms;   /* of the call that is being served */
     uint64_t sequence; /* of the message accepted last */
     uint64_t session_number;
     struct core_stats stats;
@@ -65,6 +66,7 @@ struct session {
     uint32_t expiry_s;
     uint32_t subscription_count;
     uint32_t share_count;  /* of them shared */
+    uint32_t scans;        /* SLOT_SCAN in queue */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
     uint16_t receive_maximum;
     uint16_t quota_used;
@@ -103,6 +105,7 @@ struct share_group {
 /* A retained scan that stands in a queue until it was read to its end. */
 struct retained_scan {
     struct retained_cursor *cursor;
+    const struct session_subscription *subscription;
     uint64_t sequence; /* newer messages reach the new subscription live */
     uint32_t identifier;
     uint8_t qos;
@@ -118,6 +121,17 @@ void session_forget(struct core *core, struct session *session);
 void session_on_timer(struct core *core, uint64_t now_ms, struct session *session);
 
 /* router.c */
+
+/* The QoS at which a subscription of `subscription_qos` gets a message of `message_qos`. */
+static inline uint8_t delivery_qos(const struct core *core, uint8_t message_qos,
+                                   uint8_t subscription_qos)
+{
+    return message_qos > subscription_qos || core->options.upgrade_qos ? subscription_qos
+                                                                       : message_qos;
+}
+
+/* True when the session's queue has no room for `message`; expired ones in front are forgotten. */
+bool session_is_full(struct core *core, struct session *session, const struct message *message);
 
 /* Appends `message` to the session's queue, or drops and counts it. `group` is NULL or how it came
  * here. */
@@ -138,6 +152,9 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
 
 /* Takes a slot of the queue out of the byte counts, before it is released or moved. */
 void session_leave_queue(struct core *core, struct session *session, const struct slot *slot);
+
+/* Drops the first slot of the queue. */
+void session_pop(struct core *core, struct session *session);
 
 /* Drops all that waits. */
 void session_clear_queue(struct core *core, struct session *session);

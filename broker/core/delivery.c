@@ -16,7 +16,7 @@ void session_leave_queue(struct core *core, struct session *session, const struc
     }
 }
 
-static void pop(struct core *core, struct session *session)
+void session_pop(struct core *core, struct session *session)
 {
     struct slot *slot = slot_queue_first(&session->queue);
     session_leave_queue(core, session, slot);
@@ -27,7 +27,7 @@ static void pop(struct core *core, struct session *session)
 void session_clear_queue(struct core *core, struct session *session)
 {
     while (session->queue.count != 0) {
-        pop(core, session);
+        session_pop(core, session);
     }
 }
 
@@ -139,7 +139,7 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
             core->lent_list = slot->list;
             slot->has_list = 0;
         }
-        pop(core, session);
+        session_pop(core, session);
     } else {
         struct slot *sent = send_in_window(core, session, slot);
         if (sent == NULL) {
@@ -166,7 +166,7 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
     struct message *message = NULL;
     enum retained_step step = retained_cursor_next(scan->cursor, SCAN_BUDGET, now_ms, &message);
     if (step == RETAINED_END) {
-        pop(core, session);
+        session_pop(core, session);
         return CORE_AGAIN;
     }
     if (step == RETAINED_AGAIN || message->sequence > scan->sequence ||
@@ -176,7 +176,7 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
     struct slot slot = {.message = message_hold(message),
                         .identifier = scan->identifier,
                         .kind = SLOT_PUBLISH,
-                        .qos = (message->qos < scan->qos ? message->qos : scan->qos) & 3U,
+                        .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
                         .retain = 1};
     struct slot *sent = &slot;
     if (slot.qos == 0) {
@@ -200,6 +200,7 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
 enum core_next core_next(struct core *core, uint64_t now_ms, struct session *session,
                          struct core_delivery *out)
 {
+    core->now_ms = now_ms;
     core_end_loan(core);
     if (next_resend(core, now_ms, session, out) == CORE_DELIVERY) {
         return CORE_DELIVERY;
@@ -216,7 +217,7 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
             work += SCAN_BUDGET;
         } else if (message_is_expired(slot->message, now_ms)) {
             core->stats.expired++;
-            pop(core, session);
+            session_pop(core, session);
         } else {
             next = next_publish(core, now_ms, session, out);
         }

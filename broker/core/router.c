@@ -26,6 +26,7 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
     case SLOT_EMPTY:
         return;
     case SLOT_SCAN:
+        session->scans--;
         retained_cursor_close(slot->scan->cursor);
         mem_free(slot->scan);
         slot->kind = SLOT_EMPTY;
@@ -88,13 +89,23 @@ static bool is_over_limit(const struct core *core, const struct session *session
             session->queued_bytes + message_size(message) > options->queued_bytes_max);
 }
 
+bool session_is_full(struct core *core, struct session *session, const struct message *message)
+{
+    while (is_over_limit(core, session, message)) {
+        const struct slot *first = slot_queue_first(&session->queue);
+        if (first->kind != SLOT_PUBLISH || !message_is_expired(first->message, core->now_ms)) {
+            return true;
+        }
+        core->stats.expired++;
+        session_pop(core, session);
+    }
+    return false;
+}
+
 void session_enqueue(struct core *core, struct session *session, struct message *message,
                      const struct subscription *subscription, struct share_group *group)
 {
-    uint8_t qos = message->qos;
-    if (qos > subscription->qos || core->options.upgrade_qos) {
-        qos = subscription->qos;
-    }
+    uint8_t qos = delivery_qos(core, message->qos, subscription->qos);
     bool retain = subscription->retain_as_published && message->retain;
     /* A session whose subscriptions overlap gets one copy, at the highest QoS [MQTT-3.3.4-2]. */
     struct slot *last = slot_queue_last(&session->queue);
@@ -109,7 +120,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         return;
     }
     struct slot *slot = NULL;
-    if (!is_over_limit(core, session, message)) {
+    if (!session_is_full(core, session, message)) {
         slot = slot_queue_push(&session->queue, &core->pool);
     }
     if (slot == NULL) {
@@ -159,11 +170,16 @@ static void on_match(void *ctx, const struct subscription *subscription)
     session_enqueue(route->core, session, route->message, subscription, NULL);
 }
 
+bool core_accepts_topic(const struct core *core, struct bytes topic)
+{
+    return topic_level_count(topic) <= core->options.topic_levels_max;
+}
+
 enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session *from,
                               struct message *message)
 {
-    (void)now_ms;
-    if (topic_level_count(message_topic(message)) > core->options.topic_levels_max) {
+    core->now_ms = now_ms;
+    if (!core_accepts_topic(core, message_topic(message))) {
         return MQTT_TOPIC_NAME_INVALID;
     }
     message->sequence = ++core->sequence;

@@ -121,6 +121,7 @@ void session_on_timer(struct core *core, uint64_t now_ms, struct session *sessio
 void core_disconnect(struct core *core, uint64_t now_ms, struct session *session, bool with_will)
 {
     ENSURE(session->client != NULL);
+    core->now_ms = now_ms;
     session->client = NULL;
     session->output_pending = false;
     session->blocked = false;

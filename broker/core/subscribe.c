@@ -153,23 +153,34 @@ static void leave_group(struct core *core, struct share_member *member)
     close_group_if_empty(core, group);
 }
 
-/* The member that should get the next message among `count` ones from `first` on: round robin, but
- * one with a backlog lets others go first. */
-static struct share_member *choose_member(struct share_group *group, uint32_t first, uint32_t count,
+/* Members of a group that are alike in being connected or not. */
+struct member_range {
+    uint32_t first;
+    uint32_t count;
+};
+
+/* The member that should get `message`: round robin, but one with a backlog lets others go first.
+ * The few that are looked at first are enough unless all of them are full. NULL: nobody has room.
+ */
+static struct share_member *choose_member(struct core *core, struct share_group *group,
+                                          struct member_range range, const struct message *message,
                                           const struct session *except)
 {
+    if (range.count == 0) {
+        return NULL;
+    }
     struct share_member *best = NULL;
     uint32_t start = group->turn++;
-    uint32_t looks = count < SHARE_CHOICES ? count : SHARE_CHOICES;
-    for (uint32_t i = 0; i < looks; i++) {
-        struct share_member *member = group->members[first + (start + i) % count];
-        if (member->session == except) {
+    for (uint32_t i = 0; i < range.count && (i < SHARE_CHOICES || best == NULL); i++) {
+        struct share_member *member = group->members[range.first + (start + i) % range.count];
+        struct session *session = member->session;
+        if (session == except || session_is_full(core, session, message)) {
             continue;
         }
-        if (member->session->queue.count < SHARE_BACKLOG_SMALL) {
+        if (session->queue.count < SHARE_BACKLOG_SMALL) {
             return member;
         }
-        if (best == NULL || member->session->queue.count < best->session->queue.count) {
+        if (best == NULL || session->queue.count < best->session->queue.count) {
             best = member;
         }
     }
@@ -179,13 +190,11 @@ static struct share_member *choose_member(struct share_group *group, uint32_t fi
 bool share_group_deliver(struct core *core, struct share_group *group, struct message *message,
                          const struct session *except, bool online_only)
 {
-    struct share_member *member = NULL;
-    if (group->online_count != 0) {
-        member = choose_member(group, 0, group->online_count, except);
-    }
-    uint32_t offline_count = group->member_count - group->online_count;
-    if (member == NULL && !online_only && offline_count != 0) {
-        member = choose_member(group, group->online_count, offline_count, except);
+    struct member_range online = {0, group->online_count};
+    struct member_range offline = {group->online_count, group->member_count - group->online_count};
+    struct share_member *member = choose_member(core, group, online, message, except);
+    if (member == NULL && !online_only) {
+        member = choose_member(core, group, offline, message, except);
     }
     if (member == NULL) {
         return false;
@@ -257,22 +266,35 @@ find_subscription(const struct core *core, const struct session *session, struct
         &core->subscriptions, subscription_hash(core, session, filter), is_subscription, &key);
 }
 
+/* Whoever unsubscribes, or subscribes again, wants no more of an earlier scan [MQTT-3.10.4-2]. */
+static void cancel_scan(struct core *core, const struct session_subscription *subscription)
+{
+    struct session *session = subscription->session;
+    if (session->scans == 0) {
+        return;
+    }
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        if (slot->kind == SLOT_SCAN && slot->scan->subscription == subscription) {
+            slot_release(core, session, slot);
+        }
+    }
+    slot_queue_compact(&session->queue, &core->pool);
+}
+
 /* Lets the retained messages that match follow, in the queue's order. */
-static enum mqtt_reason queue_retained(struct core *core, struct session *session,
+static enum mqtt_reason queue_retained(struct core *core,
+                                       const struct session_subscription *subscription,
                                        const struct core_subscribe *subscribe, uint8_t qos)
 {
-    if (retained_count(core->retained) == 0) {
-        return MQTT_SUCCESS;
-    }
-    if (core->options.queued_messages_max != 0 &&
-        session->queue.count >= core->options.queued_messages_max) {
-        return MQTT_QUOTA_EXCEEDED;
-    }
+    struct session *session = subscription->session;
     struct retained_scan *scan = mem_alloc(sizeof *scan);
     if (scan == NULL) {
         return MQTT_UNSPECIFIED_ERROR;
     }
-    *scan = (struct retained_scan){.sequence = core->sequence,
+    *scan = (struct retained_scan){.subscription = subscription,
+                                   .sequence = core->sequence,
                                    .identifier = subscribe->identifier,
                                    .qos = qos,
                                    .no_local = subscribe->no_local};
@@ -288,6 +310,7 @@ static enum mqtt_reason queue_retained(struct core *core, struct session *sessio
     }
     slot->kind = SLOT_SCAN;
     slot->scan = scan;
+    session->scans++;
     session_wake(core, session);
     return MQTT_SUCCESS;
 }
@@ -344,6 +367,7 @@ static enum mqtt_reason reason_of(enum status status)
 /* Takes a stored subscription out of the trie or its group. */
 static void forget_subscription(struct core *core, struct session_subscription *subscription)
 {
+    cancel_scan(core, subscription);
     if (subscription->member != NULL) {
         leave_group(core, subscription->member);
         subscription->session->share_count--;
@@ -416,10 +440,29 @@ static enum status store(struct core *core, struct session_subscription *subscri
     return store_shared(core, subscription, key, parsed->group_name.len);
 }
 
+/* True when retained messages are to be sent (3.8.3.1), and there are any. */
+static bool wants_retained(const struct core *core, const struct parsed_filter *parsed,
+                           const struct core_subscribe *subscribe, bool is_new)
+{
+    return !parsed->is_shared && retained_count(core->retained) != 0 &&
+           (subscribe->retain_handling == 0 || (subscribe->retain_handling == 1 && is_new));
+}
+
+/* The limits that a subscription can meet, before anything is changed. */
+static bool is_within_limits(const struct core *core, const struct session *session, bool is_new,
+                             bool with_retained)
+{
+    const struct core_options *options = &core->options;
+    return (!is_new || options->subscriptions_max == 0 ||
+            session->subscription_count < options->subscriptions_max) &&
+           (!with_retained || options->queued_messages_max == 0 ||
+            session->queue.count < options->queued_messages_max);
+}
+
 enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct session *session,
                                 const struct core_subscribe *subscribe)
 {
-    (void)now_ms;
+    core->now_ms = now_ms;
     struct parsed_filter parsed;
     if (!parse_filter(core, subscribe->filter, &parsed)) {
         return MQTT_TOPIC_FILTER_INVALID;
@@ -427,11 +470,11 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
     uint8_t qos = subscribe->qos < core->options.qos_max ? subscribe->qos : core->options.qos_max;
     struct session_subscription *entry = find_subscription(core, session, subscribe->filter);
     bool is_new = entry == NULL;
+    bool with_retained = wants_retained(core, &parsed, subscribe, is_new);
+    if (!is_within_limits(core, session, is_new, with_retained)) {
+        return MQTT_QUOTA_EXCEEDED;
+    }
     if (is_new) {
-        if (core->options.subscriptions_max != 0 &&
-            session->subscription_count >= core->options.subscriptions_max) {
-            return MQTT_QUOTA_EXCEEDED;
-        }
         entry = create_subscription(core, session, subscribe->filter);
         if (entry == NULL) {
             return MQTT_UNSPECIFIED_ERROR;
@@ -449,9 +492,9 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         entry->member->qos = qos;
         entry->member->retain_as_published = subscribe->retain_as_published;
     }
-    if (!parsed.is_shared &&
-        (subscribe->retain_handling == 0 || (subscribe->retain_handling == 1 && is_new))) {
-        enum mqtt_reason reason = queue_retained(core, session, subscribe, qos);
+    if (with_retained) {
+        cancel_scan(core, entry);
+        enum mqtt_reason reason = queue_retained(core, entry, subscribe, qos);
         if (reason != MQTT_SUCCESS) {
             if (is_new) {
                 forget_subscription(core, entry);
