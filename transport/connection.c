@@ -12,27 +12,61 @@ enum {
     PINGS_UNANSWERED_MAX = 2,
 };
 
+struct connection_extra *connection_extra_get(struct connection *connection)
+{
+    if (connection->extra == NULL) {
+        connection->extra = mem_zalloc(sizeof *connection->extra);
+    }
+    return connection->extra;
+}
+
+void connection_extra_settle(struct connection *connection)
+{
+    const struct connection_extra *extra = connection->extra;
+    if (extra != NULL && extra->http == NULL && extra->closing == NULL && extra->control == NULL &&
+        extra->held == NULL && extra->fin == NULL && extra->unsent_seen == 0) {
+        mem_free(connection->extra);
+        connection->extra = NULL;
+    }
+}
+
+struct visit {
+    struct transport_loop *loop;
+    connection_visit_fn *visit;
+    void *ctx;
+};
+
+/* The application has handles on the same libuv loop. Only ours of this type have the transport
+ * loop for `data`. */
+static void visit_handle(uv_handle_t *handle, void *ctx)
+{
+    const struct visit *visit = ctx;
+    if (handle->type == UV_TCP && handle->data == visit->loop) {
+        visit->visit((struct connection *)handle, visit->ctx);
+    }
+}
+
+void connection_for_each(struct transport_loop *loop, connection_visit_fn *visit, void *ctx)
+{
+    uv_walk(loop->uv, visit_handle, &(struct visit){loop, visit, ctx});
+}
+
 static void on_closed(uv_handle_t *handle)
 {
-    struct connection *connection = handle->data;
-    struct transport_loop *loop = connection->loop;
+    struct connection *connection = (struct connection *)handle;
+    struct transport_loop *loop = connection_loop(connection);
     ENSURE(connection->user == NULL && connection->writes_in_progress == 0);
     loop_unqueue_flush(loop, connection);
-    if (connection->previous != NULL) {
-        connection->previous->next = connection->next;
-    } else {
-        loop->connections = connection->next;
-    }
-    if (connection->next != NULL) {
-        connection->next->previous = connection->previous;
-    }
     ws_decoder_fini(&connection->ws, &loop->ws_pool);
     tls_session_destroy(connection->tls);
-    http_head_destroy(connection->http);
     connection_release_held(connection);
-    mem_free(connection->closing);
-    mem_free(connection->fin);
-    mem_free(connection->control);
+    if (connection->extra != NULL) {
+        http_head_destroy(connection->extra->http);
+        mem_free(connection->extra->closing);
+        mem_free(connection->extra->fin);
+        mem_free(connection->extra->control);
+        mem_free(connection->extra);
+    }
     loop->statistics.sockets_current--;
     listener_release(connection->listener);
     mem_free(connection);
@@ -42,8 +76,9 @@ void connection_destroy_soon(struct connection *connection)
 {
     if (connection->state != CONNECTION_CLOSED) {
         connection->state = CONNECTION_CLOSED;
-        connection->loop->tls.cipher_len = 0; /* if anything is there it was this connection's */
-        timer_cancel(&connection->loop->wheel, &connection->timer);
+        connection_loop(connection)->tls.cipher_len =
+            0; /* if anything is there it was this connection's */
+        timer_cancel(&connection_loop(connection)->wheel, &connection->timer);
         uv_close(&connection->io.handle, on_closed);
     }
 }
@@ -87,15 +122,8 @@ const char *connection_peer_address(const struct connection *connection,
     return text;
 }
 
-static void link_connection(struct connection *connection)
+static void count_socket(struct transport_statistics *statistics)
 {
-    struct transport_loop *loop = connection->loop;
-    connection->next = loop->connections;
-    if (connection->next != NULL) {
-        connection->next->previous = connection;
-    }
-    loop->connections = connection;
-    struct transport_statistics *statistics = &loop->statistics;
     statistics->sockets_accepted++;
     statistics->sockets_current++;
     if (statistics->sockets_current > statistics->sockets_max) {
@@ -110,18 +138,17 @@ enum status connection_accept(struct listener *listener)
     if (connection == NULL) {
         return STATUS_NO_MEMORY;
     }
-    connection->loop = listener->loop;
     connection->listener = listener;
     listener_hold(listener);
-    (void)uv_tcp_init(connection->loop->uv, &connection->io.tcp);
-    connection->io.handle.data = connection;
-    link_connection(connection);
+    (void)uv_tcp_init(listener->loop->uv, &connection->io.tcp);
+    connection->io.handle.data = listener->loop;
+    count_socket(&listener->loop->statistics);
     if (uv_accept(&listener->io.stream, &connection->io.stream) != 0) {
         connection_destroy_soon(connection); /* the client has gone already */
         return STATUS_OK;
     }
     remember_peer(connection);
-    connection->last_inbound_ms = uv_now(connection->loop->uv);
+    connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
     uint32_t timeout_ms = options->handshake_timeout_ms;
     if (options->handler.accept != NULL && !options->handler.accept(options->ctx, listener)) {
         connection->refused_full = true;
@@ -134,8 +161,8 @@ enum status connection_accept(struct listener *listener)
 
 void connection_arm(struct connection *connection, uint64_t from_now_ms)
 {
-    timer_arm(&connection->loop->wheel, &connection->timer,
-              uv_now(connection->loop->uv) + from_now_ms);
+    timer_arm(&connection_loop(connection)->wheel, &connection->timer,
+              uv_now(connection_loop(connection)->uv) + from_now_ms);
 }
 
 bool connection_opened(struct connection *connection, struct connection_info *info)
@@ -143,8 +170,8 @@ bool connection_opened(struct connection *connection, struct connection_info *in
     char address[CONNECTION_ADDRESS_BYTES];
     struct tls_session_names names;
     const struct listener_options *options = &connection->listener->options;
-    struct transport_statistics *statistics = &connection->loop->statistics;
-    timer_cancel(&connection->loop->wheel, &connection->timer);
+    struct transport_statistics *statistics = &connection_loop(connection)->statistics;
+    timer_cancel(&connection_loop(connection)->wheel, &connection->timer);
     connection->state = CONNECTION_OPEN;
     connection->handshake_over = true;
     info->peer_address = connection_peer_address(connection, address);
@@ -177,14 +204,14 @@ bool connection_opened(struct connection *connection, struct connection_info *in
 void connection_report_end(struct connection *connection, const struct connection_end *end)
 {
     struct connection_end local = {CONNECTION_CLOSED_LOCALLY, 0, NULL};
-    if (connection->closing != NULL) { /* our decision came first */
-        local.text = connection->closing->reason;
+    if (connection_closing(connection) != NULL) { /* our decision came first */
+        local.text = connection_closing(connection)->reason;
         end = &local;
     }
     if (connection->user != NULL) {
         void *user = connection->user;
         connection->user = NULL;
-        connection->loop->statistics.connections_current--;
+        connection_loop(connection)->statistics.connections_current--;
         connection->listener->options.handler.on_close(user, end);
     } else if (!connection->handshake_over) {
         char address[CONNECTION_ADDRESS_BYTES];
@@ -207,27 +234,35 @@ void connection_drop(struct connection *connection, enum connection_cause cause,
 void connection_finish(struct connection *connection, const struct connection_end *end)
 {
     connection_report_end(connection, end);
-    if (connection->held != NULL) { /* in the middle of a frame: nothing can follow it */
+    if (connection_held(connection) != NULL) { /* in the middle of a frame: nothing can follow it */
         connection_destroy_soon(connection);
     } else {
         connection_linger(connection);
     }
 }
 
-static struct connection_closing *closing_create(uint16_t websocket_code, const char *reason)
+/* False: no memory. */
+static bool remember_closing(struct connection *connection, uint16_t websocket_code,
+                             const char *reason)
 {
+    struct connection_extra *extra = connection_extra_get(connection);
     size_t len = strlen(reason);
-    struct connection_closing *closing = mem_alloc(sizeof *closing + len + 1);
-    if (closing != NULL) {
-        closing->websocket_code = websocket_code;
-        memcpy(closing->reason, reason, len + 1);
+    if (extra == NULL) {
+        return false;
     }
-    return closing;
+    extra->closing = mem_alloc(sizeof *extra->closing + len + 1);
+    if (extra->closing == NULL) {
+        connection_extra_settle(connection);
+        return false;
+    }
+    extra->closing->websocket_code = websocket_code;
+    memcpy(extra->closing->reason, reason, len + 1);
+    return true;
 }
 
 static void on_shutdown(uv_shutdown_t *request, int error)
 {
-    struct connection *connection = request->data;
+    struct connection *connection = (struct connection *)request->handle;
     if (error < 0) {
         connection_destroy_soon(connection);
     }
@@ -241,13 +276,15 @@ void connection_linger(struct connection *connection)
     if (connection->tls != NULL && !connection_write_cipher(connection)) {
         return;
     }
-    connection->fin = mem_alloc(sizeof *connection->fin);
-    if (connection->fin == NULL ||
-        uv_shutdown(connection->fin, &connection->io.stream, on_shutdown) != 0) {
+    struct connection_extra *extra = connection_extra_get(connection);
+    if (extra != NULL) {
+        extra->fin = mem_alloc(sizeof *extra->fin);
+    }
+    if (extra == NULL || extra->fin == NULL ||
+        uv_shutdown(extra->fin, &connection->io.stream, on_shutdown) != 0) {
         connection_destroy_soon(connection);
         return;
     }
-    connection->fin->data = connection;
     connection->state = CONNECTION_LINGER;
     connection_arm(connection, connection->listener->options.close_timeout_ms);
     connection_update_reading(connection);
@@ -258,8 +295,7 @@ void connection_close(struct connection *connection, uint16_t websocket_code, co
     if (!connection_is_live(connection) || connection->state != CONNECTION_OPEN) {
         return;
     }
-    connection->closing = closing_create(websocket_code, reason);
-    if (connection->closing == NULL) {
+    if (!remember_closing(connection, websocket_code, reason)) {
         connection_abort(connection, reason);
         return;
     }
@@ -274,19 +310,19 @@ void connection_abort(struct connection *connection, const char *reason)
     if (!connection_is_live(connection)) {
         return;
     }
-    if (connection->closing == NULL) {
-        connection->closing = closing_create(0, reason); /* without memory the flush finds words */
+    if (connection_closing(connection) == NULL) {
+        (void)remember_closing(connection, 0, reason); /* without memory the flush finds words */
     }
     connection->aborting = true;
     connection_update_reading(connection);
-    loop_queue_flush(connection->loop, connection);
+    loop_queue_flush(connection_loop(connection), connection);
 }
 
 void connection_wake(struct connection *connection)
 {
     connection->woken = true;
-    if (connection->writes_in_progress == 0 && connection->held == NULL) {
-        loop_queue_flush(connection->loop, connection);
+    if (connection->writes_in_progress == 0 && connection_held(connection) == NULL) {
+        loop_queue_flush(connection_loop(connection), connection);
     }
 }
 
@@ -295,7 +331,7 @@ void connection_wake(struct connection *connection)
 static void check_liveness(struct connection *connection)
 {
     uint64_t interval_ms = connection->listener->options.ping_interval_ms;
-    uint64_t idle_ms = uv_now(connection->loop->uv) - connection->last_inbound_ms;
+    uint64_t idle_ms = uv_now(connection_loop(connection)->uv) - connection->last_inbound_ms;
     if (connection->paused || connection_unsent_moves(connection)) {
         connection_arm(connection, interval_ms);
         return;
@@ -305,20 +341,13 @@ static void check_liveness(struct connection *connection)
         return;
     }
     if (idle_ms >= (PINGS_UNANSWERED_MAX + 1) * interval_ms) {
-        connection->loop->statistics.peers_dead++;
+        connection_loop(connection)->statistics.peers_dead++;
         connection_drop(connection, CONNECTION_TIMED_OUT, "no answer to pings");
         return;
     }
-    if (connection->control == NULL) {
-        connection->control = mem_zalloc(sizeof *connection->control);
-    }
-    if (connection->control == NULL) {
-        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
-        return;
-    }
-    connection->control->ping = true;
-    connection->loop->statistics.pings_sent++;
-    loop_queue_flush(connection->loop, connection);
+    connection->ping_due = true;
+    connection_loop(connection)->statistics.pings_sent++;
+    loop_queue_flush(connection_loop(connection), connection);
     connection_arm(connection, interval_ms);
 }
 
@@ -363,7 +392,7 @@ void connection_resume_reading(struct connection *connection)
 
 void connection_allow_text(struct connection *connection, bool allowed)
 {
-    connection->ws.allow_text = allowed;
+    connection->allow_text = allowed;
 }
 
 void connection_send_text(struct connection *connection, bool text)

@@ -125,7 +125,8 @@ struct connection_handler {
     void (*on_close)(void *user, const struct connection_end *end);
 
     /* A client that never became a connection: bad HTTP, failed TLS, silence, garbage, full. For
-     * one log line. May be NULL. */
+     * one log line. Not called for a peer that left before it had sent a byte, as health checks
+     * do. May be NULL. */
     void (*on_refused)(void *ctx, const char *peer_address, const char *reason);
 };
 

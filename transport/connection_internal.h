@@ -38,11 +38,9 @@ struct connection_closing {
     char reason[];
 };
 
-/* Control frames that wait for the next flush. Of several pings only the latest is answered (RFC
- * 6455, 5.5.3). */
+/* A pong that waits for the next flush. Of several pings only the latest is answered (RFC 6455,
+ * 5.5.3). */
 struct connection_control {
-    bool ping;
-    bool pong;
     uint8_t pong_len;
     uint8_t pong_payload[WS_CONTROL_MAX];
 };
@@ -50,37 +48,43 @@ struct connection_control {
 /* TLS: plaintext for which the kernel had no room yet. */
 struct connection_held;
 
+/* What a connection needs now and then. Each pointer is NULL when it is not needed, and all of this
+ * exists only while something in it is. */
+struct connection_extra {
+    struct http_head *http;             /* HTTP_HEAD only */
+    struct connection_closing *closing; /* from connection_close or _abort on */
+    struct connection_control *control; /* a WebSocket pong to send */
+    struct connection_held *held;
+    uv_shutdown_t *fin;   /* LINGER only */
+    uint32_t unsent_seen; /* unsent bytes at the last look of connection_unsent_moves */
+};
+
+/*
+ * Most of a broker's memory is idle connections, so that each member here is one that an idle
+ * connection needs. `io` comes first: libuv's handle has the connection's address, and its `data`
+ * is the loop, which tells our handles from others. Next come the members that every message
+ * needs, close together.
+ */
 struct connection {
     union {
         uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
     } io;
-    struct transport_loop *loop;
     struct listener *listener;
     void *user; /* NULL before open and after on_close */
-    struct connection *next, *previous;
     struct connection *next_flush;
-    struct timer timer; /* handshake, then pings, then the steps of the end */
-    uint64_t last_inbound_ms;
+    struct tls_session *tls;        /* NULL without TLS */
+    struct connection_extra *extra; /* NULL most of the time */
     struct ws_decoder ws;
-    struct tls_session *tls;            /* NULL without TLS */
-    struct http_head *http;             /* HTTP_HEAD only */
-    struct connection_closing *closing; /* from connection_close or _abort on */
-    uv_shutdown_t *fin;                 /* LINGER only */
-    struct connection_control *control; /* WebSocket control frames to send */
-    struct connection_held *held;
-    uint32_t unsent_seen; /* unsent bytes at the last look of connection_unsent_moves */
-    uint8_t address[16];  /* network order; IPv4 in the first four */
-    uint16_t port;
-    uint16_t turn; /* of the loop when `reads` was last reset */
+    uint64_t last_inbound_ms;
     uint16_t writes_in_progress;
-    uint8_t address_bytes; /* 4, 16, or 0 for a Unix socket */
-    uint8_t reads;         /* in this turn */
-    uint8_t state;         /* enum connection_state */
+    uint8_t state; /* enum connection_state */
     bool is_websocket : 1;
     bool refused_full : 1; /* the server was full at accept */
+    bool allow_text : 1;
     bool send_text : 1;
+    bool ping_due : 1; /* a WebSocket ping is to be sent */
     bool on_flush_list : 1;
     bool woken : 1;          /* on_output is to be called */
     bool aborting : 1;       /* connection_abort was called; done at the end of the turn */
@@ -88,9 +92,32 @@ struct connection {
     bool paused : 1;         /* by the user */
     bool turn_full : 1;      /* has read its share of this turn */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
+    uint8_t address_bytes;   /* 4, 16, or 0 for a Unix socket */
+    uint16_t port;
+    struct timer timer;  /* handshake, then pings, then the steps of the end */
+    uint8_t address[16]; /* network order; IPv4 in the first four */
 };
 
+_Static_assert(offsetof(struct connection, io) == 0, "a handle's address is its connection's");
+
+static inline struct transport_loop *connection_loop(const struct connection *connection)
+{
+    return connection->listener->loop;
+}
+
 /* connection.c */
+
+/* The block for what is needed now and then, made when it is not there. NULL: no memory. */
+MUST_USE struct connection_extra *connection_extra_get(struct connection *connection);
+
+/* Frees that block when nothing is in it any more. */
+void connection_extra_settle(struct connection *connection);
+
+typedef void connection_visit_fn(struct connection *connection, void *ctx);
+
+/* Calls `visit` for each connection of the loop that uv_close has not finished with. Walks all
+ * handles of the libuv loop. */
+void connection_for_each(struct transport_loop *loop, connection_visit_fn *visit, void *ctx);
 
 /* Takes over the client that waits at `listener`. Errors: STATUS_NO_MEMORY: the client is still
  * waiting. */
@@ -153,6 +180,16 @@ void connection_release_held(struct connection *connection);
 
 /* True when there is unsent output and the peer has taken some of it since the last call. */
 bool connection_unsent_moves(struct connection *connection);
+
+static inline struct connection_held *connection_held(const struct connection *connection)
+{
+    return connection->extra != NULL ? connection->extra->held : NULL;
+}
+
+static inline struct connection_closing *connection_closing(const struct connection *connection)
+{
+    return connection->extra != NULL ? connection->extra->closing : NULL;
+}
 
 static inline bool connection_is_live(const struct connection *connection)
 {

@@ -18,9 +18,9 @@ struct ws_feed {
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    struct connection *connection = handle->data;
+    const struct connection *connection = (const struct connection *)handle;
     (void)suggested;
-    *buf = uv_buf_init((char *)connection->loop->read_buffer, CONNECTION_READ_BYTES);
+    *buf = uv_buf_init((char *)connection_loop(connection)->read_buffer, CONNECTION_READ_BYTES);
 }
 
 static bool may_deliver(const struct connection *connection)
@@ -38,7 +38,7 @@ static const struct connection_handler *handler_of(const struct connection *conn
 static void stop_if_ended(struct connection *connection)
 {
     if (!connection_is_live(connection)) {
-        connection->ws.stopped = true;
+        ws_decoder_stop(&connection->ws);
     }
 }
 
@@ -79,19 +79,19 @@ static void on_ws_ping(void *ctx, struct bytes payload)
     if (!may_deliver(connection)) {
         return;
     }
-    if (connection->control == NULL) {
-        connection->control = mem_zalloc(sizeof *connection->control);
+    struct connection_extra *extra = connection_extra_get(connection);
+    if (extra != NULL && extra->control == NULL) {
+        extra->control = mem_alloc(sizeof *extra->control);
     }
-    if (connection->control == NULL) {
+    if (extra == NULL || extra->control == NULL) {
         feed->no_memory = true;
-        connection->ws.stopped = true;
+        ws_decoder_stop(&connection->ws);
         return;
     }
-    connection->control->pong = true;
-    connection->control->pong_len = (uint8_t)payload.len;
-    bytes_copy(connection->control->pong_payload, payload);
-    if (connection->writes_in_progress == 0 && connection->held == NULL) {
-        loop_queue_flush(connection->loop, connection);
+    extra->control->pong_len = (uint8_t)payload.len;
+    bytes_copy(extra->control->pong_payload, payload);
+    if (connection->writes_in_progress == 0 && extra->held == NULL) {
+        loop_queue_flush(connection_loop(connection), connection);
     }
 }
 
@@ -115,7 +115,7 @@ static void on_ws_close(void *ctx, uint16_t code, struct bytes reason)
 static void answer_close(struct connection *connection, uint16_t code, const char *reason,
                          const struct connection_end *end)
 {
-    if (connection->state != CONNECTION_CLOSING && connection->held == NULL) {
+    if (connection->state != CONNECTION_CLOSING && connection_held(connection) == NULL) {
         uint8_t frame[WS_CONTROL_FRAME_MAX];
         size_t len = ws_close_write(frame, code, bytes_of_string(reason));
         if (!connection_write_bytes(connection, bytes_of(frame, len))) {
@@ -137,9 +137,10 @@ static void receive_websocket(struct connection *connection, struct bytes bytes)
         .close = on_ws_close,
         .ctx = &feed,
         .message_bytes_max = connection->listener->options.message_bytes_max,
+        .allow_text = connection->allow_text,
     };
     struct ws_verdict verdict =
-        ws_decoder_feed(&connection->ws, &connection->loop->ws_pool, bytes, &sink);
+        ws_decoder_feed(&connection->ws, &connection_loop(connection)->ws_pool, bytes, &sink);
     char text[256];
     if (!connection_is_live(connection)) {
         return; /* the end of the turn sees to it */
@@ -179,8 +180,9 @@ static void receive_open(struct connection *connection, struct bytes bytes)
 static void receive_http(struct connection *connection, struct bytes bytes)
 {
     struct ws_handshake answer;
+    struct http_head *http = connection->extra->http;
     size_t consumed;
-    enum http_head_result result = http_head_feed(connection->http, bytes, &consumed);
+    enum http_head_result result = http_head_feed(http, bytes, &consumed);
     if (result == HTTP_HEAD_MORE) {
         return;
     }
@@ -189,8 +191,8 @@ static void receive_http(struct connection *connection, struct bytes bytes)
         return;
     }
     if (result == HTTP_HEAD_DONE) {
-        ws_handshake_decide(connection->http, &connection->listener->options,
-                            connection->refused_full, &answer);
+        ws_handshake_decide(http, &connection->listener->options, connection->refused_full,
+                            &answer);
     } else {
         ws_handshake_refuse(result, &answer);
     }
@@ -204,13 +206,14 @@ static void receive_http(struct connection *connection, struct bytes bytes)
     }
     struct connection_info info = {
         .subprotocol = answer.subprotocol,
-        .path = http_head_value(connection->http, HTTP_TARGET, 0),
-        .origin = http_head_value(connection->http, HTTP_ORIGIN, 0),
+        .path = http_head_value(http, HTTP_TARGET, 0),
+        .origin = http_head_value(http, HTTP_ORIGIN, 0),
     };
     connection->is_websocket = true;
     bool opened = connection_opened(connection, &info);
-    http_head_destroy(connection->http);
-    connection->http = NULL;
+    http_head_destroy(http);
+    connection->extra->http = NULL;
+    connection_extra_settle(connection);
     if (opened) {
         receive_open(connection, bytes_from(bytes, consumed));
     }
@@ -228,6 +231,20 @@ static void begin_raw(struct connection *connection, struct bytes bytes)
     }
 }
 
+static void begin_http(struct connection *connection, struct bytes bytes)
+{
+    struct connection_extra *extra = connection_extra_get(connection);
+    if (extra != NULL) {
+        extra->http = http_head_create(connection->listener->options.http_head_bytes_max);
+    }
+    if (extra == NULL || extra->http == NULL) {
+        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+        return;
+    }
+    connection->state = CONNECTION_HTTP_HEAD;
+    receive_http(connection, bytes);
+}
+
 /* The first byte inside TLS, or without it. */
 static void detect(struct connection *connection, struct bytes bytes)
 {
@@ -237,13 +254,7 @@ static void detect(struct connection *connection, struct bytes bytes)
     if (first == FIRST_MQTT && (speaks & LISTENER_RAW) != 0) {
         begin_raw(connection, bytes);
     } else if (letter && (speaks & LISTENER_WEBSOCKET) != 0) {
-        connection->http = http_head_create(connection->listener->options.http_head_bytes_max);
-        if (connection->http == NULL) {
-            connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
-            return;
-        }
-        connection->state = CONNECTION_HTTP_HEAD;
-        receive_http(connection, bytes);
+        begin_http(connection, bytes);
     } else if (first == FIRST_MQTT) {
         connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
                         "MQTT without WebSocket on a listener for WebSocket");
@@ -293,9 +304,7 @@ static void tls_failed(struct connection *connection)
 static void peer_ended(struct connection *connection, bool answer)
 {
     const char *text = "peer closed the connection";
-    if (connection->state == CONNECTION_DETECT && connection->tls == NULL) {
-        text = "peer closed the connection without a word";
-    } else if (connection->state == CONNECTION_TLS_HANDSHAKE) {
+    if (connection->state == CONNECTION_TLS_HANDSHAKE) {
         text = "peer closed the connection during the TLS handshake";
     } else if (connection->state == CONNECTION_HTTP_HEAD) {
         text = "peer closed the connection during the HTTP request";
@@ -313,7 +322,7 @@ static void peer_ended(struct connection *connection, bool answer)
 /* False when there is nothing more to do with this input. */
 static bool continue_handshake(struct connection *connection)
 {
-    struct transport_statistics *statistics = &connection->loop->statistics;
+    struct transport_statistics *statistics = &connection_loop(connection)->statistics;
     enum tls_result result = tls_session_handshake(connection->tls);
     if (result == TLS_FAILED) {
         statistics->tls_handshakes_failed++;
@@ -345,7 +354,7 @@ static void receive_tls(struct connection *connection, struct bytes bytes)
     enum tls_result result;
     size_t len;
     while ((result = tls_session_read(connection->tls, &len)) == TLS_DONE) {
-        receive_plain(connection, bytes_of(connection->loop->tls.plain, len));
+        receive_plain(connection, bytes_of(connection_loop(connection)->tls.plain, len));
         if (!connection_is_live(connection) || connection->state == CONNECTION_LINGER) {
             tls_session_input(connection->tls, BYTES_EMPTY);
             return;
@@ -364,8 +373,8 @@ static void receive_first(struct connection *connection, struct bytes bytes)
     enum listener_tls mode = connection->listener->options.tls;
     bool is_tls = bytes.data[0] == FIRST_TLS;
     if (is_tls && mode != LISTENER_TLS_NONE) {
-        if (tls_session_create(connection->listener->options.tls_config, &connection->loop->tls,
-                               &connection->tls) != STATUS_OK) {
+        if (tls_session_create(connection->listener->options.tls_config,
+                               &connection_loop(connection)->tls, &connection->tls) != STATUS_OK) {
             connection_drop(connection, CONNECTION_NO_MEMORY, "no memory for a TLS session");
             return;
         }
@@ -393,29 +402,35 @@ static void receive(struct connection *connection, struct bytes bytes)
 }
 
 /* One connection may not keep the others waiting: after its share it is stopped until the end of
- * the turn. */
+ * the turn. libuv reads from one connection until it is empty or stopped, so that the loop need
+ * only count for the one that reads now. */
 static void count_read(struct connection *connection)
 {
-    if (connection->turn != connection->loop->turn) {
-        connection->turn = connection->loop->turn;
-        connection->reads = 0;
+    struct transport_loop *loop = connection_loop(connection);
+    if (loop->reader != connection) {
+        loop->reader = connection;
+        loop->reads = 0;
     }
-    connection->reads++;
-    if (connection->reads >= CONNECTION_READS_PER_TURN && connection_is_live(connection)) {
+    loop->reads++;
+    if (loop->reads >= CONNECTION_READS_PER_TURN && connection_is_live(connection)) {
         connection->turn_full = true;
         connection_update_reading(connection);
-        loop_queue_flush(connection->loop, connection);
+        loop_queue_flush(loop, connection);
     }
 }
 
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
 {
-    struct connection *connection = stream->data;
+    struct connection *connection = (struct connection *)stream;
     if (len == 0) {
         return;
     }
     if (len < 0) {
-        if (connection->state == CONNECTION_LINGER || connection->state == CONNECTION_CLOSING) {
+        if (connection->state == CONNECTION_DETECT && connection->tls == NULL) {
+            connection->handshake_over = true; /* a health check: nobody was refused */
+            connection_destroy_soon(connection);
+        } else if (connection->state == CONNECTION_LINGER ||
+                   connection->state == CONNECTION_CLOSING) {
             connection_destroy_soon(connection);
         } else if (len == UV_EOF) {
             peer_ended(connection, false);
@@ -424,8 +439,8 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
         }
         return;
     }
-    connection->loop->statistics.bytes_received += (uint64_t)len;
-    connection->last_inbound_ms = uv_now(connection->loop->uv);
+    connection_loop(connection)->statistics.bytes_received += (uint64_t)len;
+    connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
     receive(connection, bytes_of(buf->base, (size_t)len));
     count_read(connection);
 }
@@ -449,7 +464,6 @@ void connection_new_turn(struct connection *connection)
 {
     if (connection->turn_full) {
         connection->turn_full = false;
-        connection->reads = 0;
         connection_update_reading(connection);
     }
 }

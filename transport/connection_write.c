@@ -77,7 +77,7 @@ static size_t cursor_scratch_bytes(const struct cursor *cursor)
 size_t connection_unsent_bytes(const struct connection *connection)
 {
     size_t bytes = uv_stream_get_write_queue_size(&connection->io.stream);
-    const struct connection_held *held = connection->held;
+    const struct connection_held *held = connection_held(connection);
     if (held != NULL) {
         for (unsigned i = held->at; i < held->count; i++) {
             bytes += held->parts[i].len;
@@ -91,14 +91,27 @@ bool connection_unsent_moves(struct connection *connection)
 {
     size_t unsent = connection_unsent_bytes(connection);
     uint32_t now = unsent > UINT32_MAX ? UINT32_MAX : (uint32_t)unsent;
-    bool moves = now != 0 && now != connection->unsent_seen;
-    connection->unsent_seen = now;
+    if (now == 0) {
+        if (connection->extra != NULL) {
+            connection->extra->unsent_seen = 0;
+            connection_extra_settle(connection);
+        }
+        return false;
+    }
+    struct connection_extra *extra = connection_extra_get(connection);
+    if (extra == NULL) {
+        return true; /* without memory for the comparison the peer gets the benefit of the doubt */
+    }
+    bool moves = now != extra->unsent_seen;
+    extra->unsent_seen = now;
     return moves;
 }
 
 static bool has_more_to_flush(const struct connection *connection)
 {
-    return connection->held != NULL || connection->woken || connection->control != NULL;
+    const struct connection_extra *extra = connection->extra;
+    return connection->woken || connection->ping_due ||
+           (extra != NULL && (extra->held != NULL || extra->control != NULL));
 }
 
 static void on_written(uv_write_t *request, int error)
@@ -120,7 +133,7 @@ static void on_written(uv_write_t *request, int error)
     if (connection->writes_in_progress == 0) {
         connection_update_reading(connection);
         if (has_more_to_flush(connection)) {
-            loop_queue_flush(connection->loop, connection);
+            loop_queue_flush(connection_loop(connection), connection);
         }
     }
 }
@@ -162,7 +175,7 @@ static int write_later(struct connection *connection, struct cursor *cursor)
         return error;
     }
     connection->writes_in_progress++;
-    connection->loop->statistics.writes_incomplete++;
+    connection_loop(connection)->statistics.writes_incomplete++;
     connection_update_reading(connection);
     return 0;
 }
@@ -177,7 +190,7 @@ static bool write_failed(struct connection *connection, int error)
 /* One system call, behind which the kernel's refusal to take more is the exception. */
 static bool write_wire(struct connection *connection, struct output_part *parts, unsigned count)
 {
-    struct transport_statistics *statistics = &connection->loop->statistics;
+    struct transport_statistics *statistics = &connection_loop(connection)->statistics;
     struct cursor cursor = {parts, 0, count, 0};
     size_t total = 0;
     for (unsigned i = 0; i < count; i++) {
@@ -210,7 +223,7 @@ static bool write_wire(struct connection *connection, struct output_part *parts,
 
 bool connection_write_cipher(struct connection *connection)
 {
-    struct tls_buffers *buffers = &connection->loop->tls;
+    struct tls_buffers *buffers = &connection_loop(connection)->tls;
     if (buffers->cipher_len == 0) {
         return true;
     }
@@ -227,7 +240,7 @@ static struct bytes next_record(struct connection *connection, const struct curs
     if (next.len >= TLS_RECORD_BYTES || cursor->at + 1 == cursor->count) {
         return next;
     }
-    struct writer writer = writer_of(connection->loop->tls.gather, TLS_RECORD_BYTES);
+    struct writer writer = writer_of(connection_loop(connection)->tls.gather, TLS_RECORD_BYTES);
     struct cursor ahead = *cursor;
     while (ahead.at < ahead.count && writer_room(&writer) != 0) {
         next = cursor_next(&ahead);
@@ -262,7 +275,9 @@ static bool encrypt(struct connection *connection, struct cursor *cursor)
  */
 static bool hold(struct connection *connection, const struct cursor *cursor)
 {
-    struct connection_held *held = mem_alloc(sizeof *held + cursor_scratch_bytes(cursor));
+    struct connection_extra *extra = connection_extra_get(connection);
+    struct connection_held *held =
+        extra == NULL ? NULL : mem_alloc(sizeof *held + cursor_scratch_bytes(cursor));
     if (held == NULL) {
         cursor_release(cursor);
         return write_failed(connection, UV_ENOMEM);
@@ -282,7 +297,7 @@ static bool hold(struct connection *connection, const struct cursor *cursor)
         }
         held->parts[held->count++] = part;
     }
-    connection->held = held;
+    extra->held = held;
     connection_update_reading(connection);
     return true;
 }
@@ -290,22 +305,22 @@ static bool hold(struct connection *connection, const struct cursor *cursor)
 static bool write_tls(struct connection *connection, struct output_part *parts, unsigned count)
 {
     struct cursor cursor = {parts, 0, count, 0};
-    ENSURE(connection->held == NULL);
+    ENSURE(connection_held(connection) == NULL);
     if (!encrypt(connection, &cursor)) {
         cursor_release(&cursor);
-        connection->loop->tls.cipher_len = 0;
+        connection_loop(connection)->tls.cipher_len = 0;
         connection_drop(connection, CONNECTION_TLS_ERROR, tls_session_error(connection->tls));
         return false;
     }
     if (cursor.at < cursor.count && !hold(connection, &cursor)) {
-        connection->loop->tls.cipher_len = 0;
+        connection_loop(connection)->tls.cipher_len = 0;
         return false;
     }
     if (!connection_write_cipher(connection)) {
         return false;
     }
-    if (connection->held != NULL && connection->writes_in_progress == 0) {
-        loop_queue_flush(connection->loop, connection);
+    if (connection_held(connection) != NULL && connection->writes_in_progress == 0) {
+        loop_queue_flush(connection_loop(connection), connection);
     }
     return true;
 }
@@ -313,13 +328,13 @@ static bool write_tls(struct connection *connection, struct output_part *parts, 
 /* The kernel has taken all ciphertext so far. */
 static void write_held(struct connection *connection)
 {
-    struct connection_held *held = connection->held;
+    struct connection_held *held = connection->extra->held;
     struct cursor cursor = {held->parts, held->at, held->count, held->offset};
     bool ok = encrypt(connection, &cursor);
     held->at = cursor.at;
     held->offset = cursor.offset;
     if (!ok) {
-        connection->loop->tls.cipher_len = 0;
+        connection_loop(connection)->tls.cipher_len = 0;
         connection_drop(connection, CONNECTION_TLS_ERROR, tls_session_error(connection->tls));
         return;
     }
@@ -329,18 +344,19 @@ static void write_held(struct connection *connection)
     if (connection_write_cipher(connection) && connection->writes_in_progress == 0) {
         connection_update_reading(connection);
         if (has_more_to_flush(connection)) {
-            loop_queue_flush(connection->loop, connection);
+            loop_queue_flush(connection_loop(connection), connection);
         }
     }
 }
 
 void connection_release_held(struct connection *connection)
 {
-    struct connection_held *held = connection->held;
+    struct connection_held *held = connection_held(connection);
     if (held != NULL) {
         release_parts(held->parts + held->at, held->count - held->at);
         mem_free(held);
-        connection->held = NULL;
+        connection->extra->held = NULL;
+        connection_extra_settle(connection);
     }
 }
 
@@ -405,34 +421,34 @@ static void end_message(struct transport_loop *loop, struct output *output)
 void connection_begin_message(struct connection *connection, struct output *output, bool text)
 {
     if (connection->is_websocket) {
-        end_message(connection->loop, output);
-        begin_message(connection->loop, output, text, true);
+        end_message(connection_loop(connection), output);
+        begin_message(connection_loop(connection), output, text, true);
     }
 }
 
 static void add_control_frames(struct connection *connection, struct output *output)
 {
-    struct connection_control *control = connection->control;
+    struct connection_control *control =
+        connection->extra == NULL ? NULL : connection->extra->control;
     uint8_t frame[WS_CONTROL_FRAME_MAX];
-    if (control == NULL) {
-        return;
-    }
-    if (control->pong) {
+    if (control != NULL) {
         size_t len =
             ws_control_write(frame, WS_PONG, bytes_of(control->pong_payload, control->pong_len));
         output_put(output, bytes_of(frame, len));
+        mem_free(control);
+        connection->extra->control = NULL;
+        connection_extra_settle(connection);
     }
-    if (control->ping) {
+    if (connection->ping_due) {
+        connection->ping_due = false;
         size_t len = ws_control_write(frame, WS_PING, BYTES_EMPTY);
         output_put(output, bytes_of(frame, len));
     }
-    mem_free(control);
-    connection->control = NULL;
 }
 
 static void ask_user(struct connection *connection, struct output *output)
 {
-    struct transport_loop *loop = connection->loop;
+    struct transport_loop *loop = connection_loop(connection);
     connection->woken = false;
     if (connection->user == NULL) {
         return;
@@ -447,8 +463,8 @@ static void ask_user(struct connection *connection, struct output *output)
 static void add_close_frame(const struct connection *connection, struct output *output)
 {
     uint8_t frame[WS_CONTROL_FRAME_MAX];
-    size_t len = ws_close_write(frame, connection->closing->websocket_code,
-                                bytes_of_string(connection->closing->reason));
+    const struct connection_closing *closing = connection_closing(connection);
+    size_t len = ws_close_write(frame, closing->websocket_code, bytes_of_string(closing->reason));
     output_put(output, bytes_of(frame, len));
 }
 
@@ -468,9 +484,9 @@ static void finish_draining(struct connection *connection)
 
 static void flush_output(struct connection *connection)
 {
-    struct output *output = &connection->loop->output;
+    struct output *output = &connection_loop(connection)->output;
     bool asked = connection->woken;
-    output_open(output, connection->loop->scratch, OUTPUT_SCRATCH_BYTES);
+    output_open(output, connection_loop(connection)->scratch, OUTPUT_SCRATCH_BYTES);
     add_control_frames(connection, output);
     if (asked) {
         ask_user(connection, output);
@@ -489,7 +505,7 @@ static void flush_output(struct connection *connection)
         !connection_write_parts(connection, output->parts, output->part_count)) {
         return;
     }
-    if (finished && (connection->is_websocket || connection->held == NULL)) {
+    if (finished && (connection->is_websocket || connection_held(connection) == NULL)) {
         finish_draining(connection);
     } else if (full || finished) {
         connection_wake(connection); /* again in the next turn, or when the kernel has taken this */
@@ -506,7 +522,7 @@ void connection_flush(struct connection *connection)
         connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "closed by the server");
     } else if (connection->writes_in_progress != 0) {
         return; /* on_written queues it again */
-    } else if (connection->held != NULL) {
+    } else if (connection_held(connection) != NULL) {
         write_held(connection);
     } else if ((connection->state == CONNECTION_OPEN || connection->state == CONNECTION_DRAINING) &&
                has_more_to_flush(connection)) {

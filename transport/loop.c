@@ -73,9 +73,22 @@ static void on_check(uv_check_t *check)
     end_turn(check->data);
 }
 
+static void arm_tls_sweep(struct transport_loop *loop, uint32_t from_now_ms)
+{
+    timer_arm(&loop->wheel, &loop->tls_sweep, uv_now(loop->uv) + from_now_ms);
+}
+
+/* All timers of the wheel but one are connections'. */
 static void fire(void *ctx, struct timer *timer)
 {
-    (void)ctx;
+    struct transport_loop *loop = ctx;
+    if (timer == &loop->tls_sweep) {
+        uint32_t again_ms = tls_buffers_sweep(&loop->tls);
+        if (again_ms != 0) {
+            arm_tls_sweep(loop, again_ms);
+        }
+        return;
+    }
     connection_on_timer((struct connection *)((char *)timer - offsetof(struct connection, timer)));
 }
 
@@ -89,8 +102,11 @@ static void on_timer(uv_timer_t *timer)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct transport_loop *loop = prepare->data;
-    loop->turn++;
+    loop->reader = NULL;
     end_turn(loop); /* what timers and the server's own handles have queued */
+    if (!timer_is_armed(&loop->tls_sweep) && tls_buffers_have_idle_work(&loop->tls)) {
+        arm_tls_sweep(loop, TLS_IDLE_SWEEP_MS);
+    }
     uint64_t next_ms = timer_wheel_next_ms(&loop->wheel);
     if (next_ms <
         loop->timer_ms) { /* a timer that fires too early is cheaper than moving it each turn */
@@ -156,15 +172,19 @@ enum status transport_loop_create(const struct transport_loop_options *options,
     return STATUS_OK;
 }
 
+static void drop_at_stop(struct connection *connection, void *ctx)
+{
+    (void)ctx;
+    connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "the server stops");
+}
+
 void transport_loop_destroy(struct transport_loop *loop)
 {
     if (loop == NULL) {
         return;
     }
     loop->turn_end = NULL;
-    for (struct connection *c = loop->connections; c != NULL; c = c->next) {
-        connection_drop(c, CONNECTION_CLOSED_LOCALLY, "the server stops");
-    }
+    connection_for_each(loop, drop_at_stop, NULL);
     for (struct listener *l = loop->listeners; l != NULL; l = l->next) {
         if (!l->closing) {
             listener_close(l); /* its memory goes in uv_run */
@@ -175,7 +195,7 @@ void transport_loop_destroy(struct transport_loop *loop)
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     (void)uv_run(loop->uv, UV_RUN_DEFAULT);
-    ENSURE(loop->connections == NULL && loop->listeners == NULL);
+    ENSURE(loop->statistics.sockets_current == 0 && loop->listeners == NULL);
     ws_pool_fini(&loop->ws_pool);
     tls_buffers_fini(&loop->tls);
     mem_free(loop->read_buffer);
@@ -183,16 +203,26 @@ void transport_loop_destroy(struct transport_loop *loop)
     mem_free(loop);
 }
 
+struct close_all {
+    uint16_t websocket_code;
+    const char *reason;
+};
+
+static void close_one(struct connection *connection, void *ctx)
+{
+    const struct close_all *all = ctx;
+    if (connection->user != NULL) {
+        connection_close(connection, all->websocket_code, all->reason);
+    } else if (!connection->handshake_over) {
+        connection_abort(connection, all->reason);
+    }
+}
+
 void transport_loop_close_all(struct transport_loop *loop, uint16_t websocket_code,
                               const char *reason)
 {
-    for (struct connection *c = loop->connections; c != NULL; c = c->next) {
-        if (c->user != NULL) {
-            connection_close(c, websocket_code, reason);
-        } else if (!c->handshake_over) {
-            connection_abort(c, reason);
-        }
-    }
+    struct close_all all = {websocket_code, reason};
+    connection_for_each(loop, close_one, &all);
 }
 
 uint64_t transport_loop_now_ms(const struct transport_loop *loop)

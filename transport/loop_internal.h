@@ -27,11 +27,12 @@ struct transport_loop {
     uv_idle_t idle;    /* runs while the flush list is not empty, so that the loop does not block */
     uint64_t timer_ms; /* when `timer` will fire; TIMER_NEVER when stopped */
     struct timer_wheel wheel;
+    struct timer tls_sweep; /* armed while a TLS session might become idle */
 
-    struct connection *connections; /* all that uv_close has not finished with */
     struct listener *listeners;
     struct connection *flush_first, **flush_last; /* linked by next_flush */
-    uint16_t turn;
+    const struct connection *reader; /* the last that has read in this turn; never looked into */
+    unsigned reads;                  /* of `reader`, without another in between */
 
     struct transport_statistics statistics;
     struct ws_pool ws_pool;

@@ -1,9 +1,10 @@
-/* The only file that knows mbedTLS's versions: 2.28 and 3.x differ in arguments and hide members of
- * structures. */
+/* mbedTLS's versions differ: 3.x has more arguments than 2.28 and hides members of structures. Only
+ * this file and tls_idle.c know. */
 #include "tls.h"
 
 #include <errno.h>
 #include <mbedtls/ctr_drbg.h>
+#include <mbedtls/ecp.h>
 #include <mbedtls/entropy.h>
 #include <mbedtls/error.h>
 #include <mbedtls/ssl.h>
@@ -20,6 +21,7 @@
 #endif
 
 #include "mem.h"
+#include "tls_idle.h"
 #include "tls_names.h"
 #include "tls_session.h"
 
@@ -40,6 +42,7 @@ struct tls_config {
     bool has_revoked;
     mbedtls_ssl_cache_context cache;
     mbedtls_ssl_ticket_context tickets;
+    bool keep_buffers;           /* see tls_options */
     struct tls_session *current; /* in a handshake: for callbacks that are not told the session */
     size_t certificate_count;
     struct server_certificate certificates[];
@@ -54,11 +57,22 @@ struct tls_session {
     bool resumed;
     bool broken;       /* no more output, not even an alert */
     char *server_name; /* SNI; NULL when absent */
-    char error[TLS_ERROR_BYTES];
+    char *error;       /* NULL without one */
+    struct tls_idle_entry idle;
 };
 
-/* AEAD with forward secrecy first; the CBC suites behind it are what older devices have. */
+/* What the list below begins with, only for processors without instructions for AES. */
+enum { CHACHA_SUITES = MBEDTLS_VERSION_NUMBER >= 0x03000000 ? 3 : 2 };
+
+/* The server's order decides. AEAD with forward secrecy first; the CBC suites behind it are what
+ * older devices have. With AES instructions the library's GCM is the faster one for records of up
+ * to about 200 bytes, of which there are most. */
 static const int cipher_suites[] = {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
+#endif
+    MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
     MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
     MBEDTLS_TLS1_3_AES_256_GCM_SHA384,
@@ -80,7 +94,45 @@ static const int cipher_suites[] = {
     0,
 };
 
+/* The server's order decides. Ours is by what a handshake costs, cheapest first: the library's own
+ * begins with P-521, which takes three times as long as X25519. It is also the list of curves that
+ * a client certificate may use, so it leaves out the weak ones only. */
+#if MBEDTLS_VERSION_NUMBER >= 0x03010000
+static const uint16_t groups[] = {
+    MBEDTLS_SSL_IANA_TLS_GROUP_X25519,    MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
+    MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1,
+    MBEDTLS_SSL_IANA_TLS_GROUP_BP256R1,   MBEDTLS_SSL_IANA_TLS_GROUP_BP384R1,
+    MBEDTLS_SSL_IANA_TLS_GROUP_BP512R1,   MBEDTLS_SSL_IANA_TLS_GROUP_NONE,
+};
+#else
+static const mbedtls_ecp_group_id groups[] = {
+    MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_SECP384R1,
+    MBEDTLS_ECP_DP_SECP521R1,  MBEDTLS_ECP_DP_SECP256K1, MBEDTLS_ECP_DP_BP256R1,
+    MBEDTLS_ECP_DP_BP384R1,    MBEDTLS_ECP_DP_BP512R1,   MBEDTLS_ECP_DP_NONE,
+};
+#endif
+
 static const char *const alpn_protocols[] = {"mqtt", "http/1.1", NULL};
+
+static bool has_aes_instructions(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    return __builtin_cpu_supports("aes") != 0;
+#else
+    return false; /* the library's assembly is for x86 */
+#endif
+}
+
+static void prefer_what_is_cheap(mbedtls_ssl_config *ssl)
+{
+    mbedtls_ssl_conf_ciphersuites(ssl,
+                                  cipher_suites + (has_aes_instructions() ? CHACHA_SUITES : 0));
+#if MBEDTLS_VERSION_NUMBER >= 0x03010000
+    mbedtls_ssl_conf_groups(ssl, groups);
+#else
+    mbedtls_ssl_conf_curves(ssl, groups);
+#endif
+}
 
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
 
@@ -320,7 +372,7 @@ static int configure(struct tls_config *config, const struct tls_options *option
     }
     mbedtls_ssl_conf_rng(ssl, mbedtls_ctr_drbg_random, &config->random);
     mbedtls_ssl_conf_min_version(ssl, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-    mbedtls_ssl_conf_ciphersuites(ssl, cipher_suites);
+    prefer_what_is_cheap(ssl);
 #if defined(MBEDTLS_SSL_RENEGOTIATION)
     mbedtls_ssl_conf_renegotiation(ssl, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
 #endif
@@ -379,6 +431,7 @@ enum status tls_config_create(const struct tls_options *options, struct tls_conf
         (void)snprintf(error, error_size, "out of memory");
         return STATUS_NO_MEMORY;
     }
+    config->keep_buffers = options->keep_buffers;
     enum status status = STATUS_OK;
     int result = start_library();
     if (result == 0) {
@@ -466,6 +519,7 @@ static enum status buffers_init(struct tls_buffers *buffers)
     buffers->cipher = mem_alloc(TLS_CIPHER_BYTES);
     buffers->plain = mem_alloc(TLS_PLAIN_BYTES);
     buffers->gather = mem_alloc(TLS_RECORD_BYTES);
+    tls_idle_init(&buffers->idle);
     if (buffers->cipher == NULL || buffers->plain == NULL || buffers->gather == NULL) {
         tls_buffers_fini(buffers);
         return STATUS_NO_MEMORY;
@@ -478,7 +532,7 @@ void tls_buffers_fini(struct tls_buffers *buffers)
     mem_free(buffers->cipher);
     mem_free(buffers->plain);
     mem_free(buffers->gather);
-    *buffers = (struct tls_buffers){NULL, 0, NULL, NULL};
+    *buffers = (struct tls_buffers){.cipher = NULL};
 }
 
 enum status tls_session_create(struct tls_config *config, struct tls_buffers *buffers,
@@ -508,8 +562,10 @@ enum status tls_session_create(struct tls_config *config, struct tls_buffers *bu
 void tls_session_destroy(struct tls_session *session)
 {
     if (session != NULL) {
+        tls_idle_remove(&session->idle);
         mbedtls_ssl_free(&session->ssl);
         tls_config_release(session->config);
+        mem_free(session->error);
         mem_free(session->server_name);
         mem_free(session);
     }
@@ -523,15 +579,17 @@ void tls_session_input(struct tls_session *session, struct bytes bytes)
 static void remember_error(struct tls_session *session, int error)
 {
     char text[160];
+    char line[TLS_ERROR_BYTES];
     if (error == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) {
         uint32_t flags = mbedtls_ssl_get_verify_result(&session->ssl);
         int n = mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);
         text[n > 0 ? strcspn(text, "\n") : 0] = 0;
-        (void)snprintf(session->error, sizeof session->error, "TLS: client certificate: %s", text);
+        (void)snprintf(line, sizeof line, "TLS: client certificate: %s", text);
     } else {
-        (void)snprintf(session->error, sizeof session->error, "TLS: %s",
-                       error_text(error, text, sizeof text));
+        (void)snprintf(line, sizeof line, "TLS: %s", error_text(error, text, sizeof text));
     }
+    mem_free(session->error);
+    session->error = mem_copy_string(bytes_of_string(line));
 }
 
 static enum tls_result result_of(struct tls_session *session, int error)
@@ -557,9 +615,35 @@ enum tls_result tls_session_handshake(struct tls_session *session)
     return error == 0 ? TLS_DONE : result_of(session, error);
 }
 
+/* Only from here on: before the end of the handshake the buffers are not looked at. */
+static void touch(struct tls_session *session)
+{
+    if (!session->config->keep_buffers) {
+        tls_idle_touch(&session->buffers->idle, &session->idle);
+    }
+}
+
+static void discard(struct tls_idle_entry *entry)
+{
+    struct tls_session *session =
+        (struct tls_session *)((char *)entry - offsetof(struct tls_session, idle));
+    (void)tls_idle_discard(&session->ssl);
+}
+
+bool tls_buffers_have_idle_work(const struct tls_buffers *buffers)
+{
+    return buffers->cipher != NULL && tls_idle_has_work(&buffers->idle);
+}
+
+uint32_t tls_buffers_sweep(struct tls_buffers *buffers)
+{
+    return tls_idle_sweep(&buffers->idle, discard);
+}
+
 enum tls_result tls_session_read(struct tls_session *session, size_t *len)
 {
     *len = 0;
+    touch(session);
     while (session->ended == 0 && *len < TLS_PLAIN_BYTES) {
         int n =
             mbedtls_ssl_read(&session->ssl, session->buffers->plain + *len, TLS_PLAIN_BYTES - *len);
@@ -581,6 +665,7 @@ enum tls_result tls_session_read(struct tls_session *session, size_t *len)
 ptrdiff_t tls_session_write(struct tls_session *session, struct bytes bytes)
 {
     size_t taken = 0;
+    touch(session);
     while (taken < bytes.len && TLS_CIPHER_BYTES - session->buffers->cipher_len >=
                                     TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD) {
         int n = mbedtls_ssl_write(&session->ssl, bytes.data + taken, bytes.len - taken);
@@ -604,7 +689,7 @@ void tls_session_close_notify(struct tls_session *session)
 
 const char *tls_session_error(const struct tls_session *session)
 {
-    return session->error;
+    return session->error != NULL ? session->error : "TLS failed";
 }
 
 bool tls_session_is_resumed(const struct tls_session *session)

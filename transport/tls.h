@@ -2,7 +2,7 @@
  * tls: certificates and TLS settings, made once and shared by the connections of any number of
  * listeners.
  *
- * tls.c is the only file that knows mbedTLS. TLS 1.2 is the lowest version; clients resume by
+ * Only the tls files know mbedTLS. TLS 1.2 is the lowest version; clients resume by
  * ticket or by session id.
  *
  *   Cost       create reads and parses files: call it at start and on reload only.
@@ -30,6 +30,7 @@ struct tls_options {
     const char *cafile;                         /* who may sign client certificates; or NULL */
     const char *capath;                         /* a directory of such; or NULL */
     const char *crlfile;                        /* revocation list; or NULL */
+    bool keep_buffers; /* idle connections keep all of their record buffers, see tls_idle.h */
     bool require_certificate; /* a client without a valid certificate is refused */
 };
 

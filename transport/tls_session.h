@@ -17,6 +17,7 @@
 #include "connection.h"
 #include "status.h"
 #include "tls.h"
+#include "tls_idle.h"
 
 enum {
     TLS_RECORD_BYTES = 16 * 1024,
@@ -32,8 +33,9 @@ enum {
 struct tls_buffers {
     uint8_t *cipher; /* output, TLS_CIPHER_BYTES */
     size_t cipher_len;
-    uint8_t *plain;  /* decrypted input, TLS_PLAIN_BYTES */
-    uint8_t *gather; /* parts of output that become one record, TLS_RECORD_BYTES */
+    uint8_t *plain;       /* decrypted input, TLS_PLAIN_BYTES */
+    uint8_t *gather;      /* parts of output that become one record, TLS_RECORD_BYTES */
+    struct tls_idle idle; /* the sessions whose own buffers are whole */
 };
 
 enum tls_result {
@@ -52,6 +54,12 @@ MUST_USE enum status tls_session_create(struct tls_config *config, struct tls_bu
 
 /* NULL is allowed. */
 void tls_session_destroy(struct tls_session *session);
+
+/* True when tls_buffers_sweep has something to do, now or later. */
+bool tls_buffers_have_idle_work(const struct tls_buffers *buffers);
+
+/* See tls_idle_sweep. */
+uint32_t tls_buffers_sweep(struct tls_buffers *buffers);
 
 void tls_buffers_fini(struct tls_buffers *buffers);
 

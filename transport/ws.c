@@ -10,11 +10,15 @@ struct ws_frame {
     struct ws_frame *next; /* in the pool */
     const uint8_t *input;  /* what wslay may still fetch in this feed */
     size_t input_len;
-    uint64_t given;    /* bytes that wslay has fetched */
-    uint64_t consumed; /* bytes of headers and payload that it has reported */
-    uint64_t left;     /* payload of the current frame still to come */
-    size_t gathered;   /* bytes in the pool's gather buffer, within one feed */
-    bool in_frame;     /* the header of a frame has been reported, its end not */
+    uint64_t given;         /* bytes that wslay has fetched */
+    uint64_t consumed;      /* bytes of headers and payload that it has reported */
+    uint64_t left;          /* payload of the current frame still to come */
+    size_t gathered;        /* bytes in the pool's gather buffer, within one feed */
+    uint64_t message_bytes; /* of the message in progress */
+    struct utf8_state utf8;
+    uint8_t message_opcode; /* WS_TEXT or WS_BINARY; 0 between messages */
+    bool stopped;           /* by the sink or a Close, within one feed */
+    bool in_frame;          /* the header of a frame has been reported, its end not */
     bool fin;
     uint8_t opcode;
     uint8_t control_len;
@@ -22,6 +26,9 @@ struct ws_frame {
 };
 
 static const struct ws_verdict fine = {0, NULL};
+
+/* What the decoders that have stopped point to. */
+static struct ws_frame ended = {.stopped = true};
 
 static struct ws_verdict violation(uint16_t code, const char *text)
 {
@@ -89,7 +96,8 @@ static struct ws_frame *frame_take(struct ws_pool *pool)
     }
     frame->given = frame->consumed = frame->left = 0;
     frame->gathered = 0;
-    frame->in_frame = false;
+    frame->in_frame = frame->stopped = false;
+    frame->message_opcode = 0;
     frame->control_len = 0;
     return frame;
 }
@@ -113,11 +121,15 @@ static void frame_give_back(struct ws_pool *pool, struct ws_frame *frame)
 
 void ws_decoder_fini(struct ws_decoder *decoder, struct ws_pool *pool)
 {
-    if (decoder->frame != NULL) {
+    if (decoder->frame != NULL && decoder->frame != &ended) {
         frame_give_back(pool, decoder->frame);
-        decoder->frame = NULL;
     }
-    decoder->stopped = true;
+    decoder->frame = &ended;
+}
+
+void ws_decoder_stop(struct ws_decoder *decoder)
+{
+    decoder->frame->stopped = true;
 }
 
 bool ws_close_code_is_valid(uint16_t code)
@@ -137,39 +149,38 @@ static void deliver_gathered(struct ws_pool *pool, struct ws_frame *frame,
 }
 
 /* Section 5.4: which data frame may come now. */
-static struct ws_verdict begin_data_frame(struct ws_decoder *decoder,
+static struct ws_verdict begin_data_frame(struct ws_frame *frame,
                                           const struct wslay_frame_iocb *iocb,
                                           const struct ws_sink *sink)
 {
     if (iocb->opcode == WS_CONTINUATION) {
-        if (decoder->message_opcode == 0) {
+        if (frame->message_opcode == 0) {
             return violation(WEBSOCKET_PROTOCOL_ERROR, "continuation frame without a message");
         }
     } else {
-        if (decoder->message_opcode != 0) {
+        if (frame->message_opcode != 0) {
             return violation(WEBSOCKET_PROTOCOL_ERROR, "new message inside a fragmented one");
         }
-        if (iocb->opcode == WS_TEXT && !decoder->allow_text) {
+        if (iocb->opcode == WS_TEXT && !sink->allow_text) {
             return violation(WEBSOCKET_UNSUPPORTED_DATA,
                              "text message where only binary is spoken");
         }
     }
     uint64_t max = sink->message_bytes_max;
-    uint64_t so_far = iocb->opcode == WS_CONTINUATION ? decoder->message_bytes : 0;
+    uint64_t so_far = iocb->opcode == WS_CONTINUATION ? frame->message_bytes : 0;
     if (max != 0 && (so_far > max || iocb->payload_length > max - so_far)) {
         return violation(WEBSOCKET_TOO_BIG, "message too big");
     }
-    decoder->message_bytes = so_far + iocb->payload_length;
+    frame->message_bytes = so_far + iocb->payload_length;
     if (iocb->opcode != WS_CONTINUATION) {
-        decoder->message_opcode = iocb->opcode;
-        decoder->utf8 = (struct utf8_state){0};
+        frame->message_opcode = iocb->opcode;
+        frame->utf8 = (struct utf8_state){0};
         sink->message_begin(sink->ctx, iocb->opcode == WS_TEXT);
     }
     return fine;
 }
 
-static struct ws_verdict begin_frame(struct ws_decoder *decoder, struct ws_frame *frame,
-                                     const struct wslay_frame_iocb *iocb,
+static struct ws_verdict begin_frame(struct ws_frame *frame, const struct wslay_frame_iocb *iocb,
                                      const struct ws_sink *sink)
 {
     if (iocb->mask == 0) {
@@ -194,7 +205,7 @@ static struct ws_verdict begin_frame(struct ws_decoder *decoder, struct ws_frame
     case WS_CONTINUATION:
     case WS_TEXT:
     case WS_BINARY:
-        return begin_data_frame(decoder, iocb, sink);
+        return begin_data_frame(frame, iocb, sink);
     case WS_CLOSE:
     case WS_PING:
     case WS_PONG:
@@ -205,8 +216,7 @@ static struct ws_verdict begin_frame(struct ws_decoder *decoder, struct ws_frame
     }
 }
 
-static struct ws_verdict take_close(struct ws_decoder *decoder, const struct ws_frame *frame,
-                                    const struct ws_sink *sink)
+static struct ws_verdict take_close(struct ws_frame *frame, const struct ws_sink *sink)
 {
     struct reader reader = reader_of(bytes_of(frame->control, frame->control_len));
     uint16_t code = WS_CLOSE_WITHOUT_CODE;
@@ -223,17 +233,16 @@ static struct ws_verdict take_close(struct ws_decoder *decoder, const struct ws_
     if (!utf8_is_valid(reason)) {
         return violation(WEBSOCKET_INVALID_DATA, "Close reason is not UTF-8");
     }
-    decoder->stopped = true;
+    frame->stopped = true;
     sink->close(sink->ctx, code, reason);
     return fine;
 }
 
-static struct ws_verdict end_frame(struct ws_decoder *decoder, struct ws_frame *frame,
-                                   const struct ws_sink *sink)
+static struct ws_verdict end_frame(struct ws_frame *frame, const struct ws_sink *sink)
 {
     switch (frame->opcode) {
     case WS_CLOSE:
-        return take_close(decoder, frame, sink);
+        return take_close(frame, sink);
     case WS_PING:
         sink->ping(sink->ctx, bytes_of(frame->control, frame->control_len));
         return fine;
@@ -244,18 +253,17 @@ static struct ws_verdict end_frame(struct ws_decoder *decoder, struct ws_frame *
         break;
     }
     if (frame->fin) {
-        if (decoder->message_opcode == WS_TEXT && !utf8_state_is_complete(&decoder->utf8)) {
+        if (frame->message_opcode == WS_TEXT && !utf8_state_is_complete(&frame->utf8)) {
             return violation(WEBSOCKET_INVALID_DATA, "text message ends inside a UTF-8 character");
         }
-        decoder->message_opcode = 0;
+        frame->message_opcode = 0;
         sink->message_end(sink->ctx);
     }
     return fine;
 }
 
-static struct ws_verdict take_payload(struct ws_decoder *decoder, struct ws_pool *pool,
-                                      struct ws_frame *frame, struct bytes payload,
-                                      const struct ws_sink *sink)
+static struct ws_verdict take_payload(struct ws_pool *pool, struct ws_frame *frame,
+                                      struct bytes payload, const struct ws_sink *sink)
 {
     frame->consumed += payload.len;
     bool whole = frame->left == payload.len && frame->gathered == 0;
@@ -266,7 +274,7 @@ static struct ws_verdict take_payload(struct ws_decoder *decoder, struct ws_pool
         frame->control_len = (uint8_t)(frame->control_len + payload.len);
         return fine;
     }
-    if (decoder->message_opcode == WS_TEXT && !utf8_feed(&decoder->utf8, payload)) {
+    if (frame->message_opcode == WS_TEXT && !utf8_feed(&frame->utf8, payload)) {
         return violation(WEBSOCKET_INVALID_DATA, "text message is not UTF-8");
     }
     if (whole) {
@@ -286,22 +294,21 @@ static struct ws_verdict take_payload(struct ws_decoder *decoder, struct ws_pool
     return fine;
 }
 
-static struct ws_verdict take_chunk(struct ws_decoder *decoder, struct ws_pool *pool,
+static struct ws_verdict take_chunk(struct ws_pool *pool, struct ws_frame *frame,
                                     const struct wslay_frame_iocb *iocb, const struct ws_sink *sink)
 {
-    struct ws_frame *frame = decoder->frame;
     struct ws_verdict verdict = fine;
     if (!frame->in_frame) {
-        verdict = begin_frame(decoder, frame, iocb, sink);
+        verdict = begin_frame(frame, iocb, sink);
     }
-    if (verdict.code == 0 && !decoder->stopped) {
-        verdict = take_payload(decoder, pool, frame, bytes_of(iocb->data, iocb->data_length), sink);
+    if (verdict.code == 0 && !frame->stopped) {
+        verdict = take_payload(pool, frame, bytes_of(iocb->data, iocb->data_length), sink);
     }
-    if (verdict.code == 0 && !decoder->stopped && frame->left == 0) {
+    if (verdict.code == 0 && !frame->stopped && frame->left == 0) {
         deliver_gathered(pool, frame, sink);
         frame->in_frame = false;
-        if (!decoder->stopped) {
-            verdict = end_frame(decoder, frame, sink);
+        if (!frame->stopped) {
+            verdict = end_frame(frame, sink);
         }
     }
     return verdict;
@@ -310,13 +317,13 @@ static struct ws_verdict take_chunk(struct ws_decoder *decoder, struct ws_pool *
 struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool,
                                   struct bytes input, const struct ws_sink *sink)
 {
-    if (decoder->stopped || input.len == 0) {
+    if (decoder->frame == &ended || input.len == 0) {
         return fine;
     }
     if (decoder->frame == NULL) {
         decoder->frame = frame_take(pool);
         if (decoder->frame == NULL) {
-            decoder->stopped = true;
+            ws_decoder_fini(decoder, pool);
             return violation(WEBSOCKET_INTERNAL_ERROR, "out of memory");
         }
     }
@@ -324,12 +331,12 @@ struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *po
     frame->input = input.data;
     frame->input_len = input.len;
     struct ws_verdict verdict = fine;
-    while (verdict.code == 0 && !decoder->stopped) {
+    while (verdict.code == 0 && !frame->stopped) {
         struct wslay_frame_iocb iocb = {0};
         size_t input_before = frame->input_len;
         ssize_t n = wslay_frame_recv(frame->context, &iocb);
         if (n >= 0) {
-            verdict = take_chunk(decoder, pool, &iocb, sink);
+            verdict = take_chunk(pool, frame, &iocb, sink);
         } else if (n != WSLAY_ERR_WANT_READ) {
             verdict = violation(WEBSOCKET_PROTOCOL_ERROR, "malformed frame header");
         } else if (frame->input_len == 0) {
@@ -338,16 +345,15 @@ struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *po
             ENSURE(frame->input_len != input_before);
         }
     }
-    if (verdict.code == 0 && !decoder->stopped) {
+    if (verdict.code == 0 && !frame->stopped) {
         deliver_gathered(pool, frame, sink);
     }
     frame->gathered = 0;
-    if (verdict.code != 0 || decoder->stopped) {
-        decoder->stopped = true;
+    if (verdict.code != 0 || frame->stopped) {
         ws_decoder_fini(decoder, pool);
-    } else if (frame_at_border(frame)) {
-        ws_decoder_fini(decoder, pool);
-        decoder->stopped = false;
+    } else if (frame_at_border(frame) && frame->message_opcode == 0) {
+        frame_give_back(pool, frame);
+        decoder->frame = NULL;
     }
     return verdict;
 }

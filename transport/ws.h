@@ -4,8 +4,8 @@
  *
  * wslay takes the frames apart; this module knows what they mean: which opcode may follow which,
  * masks, UTF-8, close codes and the size of a message. wslay's frame context is borrowed from a
- * pool while a frame is partially received, so that a decoder at a frame border is no more than the
- * few bytes of struct ws_decoder.
+ * pool from the first byte of a frame until the end of its message, so that a decoder between
+ * messages is one pointer.
  *
  *   Cost       feed: no allocation once the pool has grown to the number of frames that are
  * incomplete at the same time. Threads    A pool and the decoders that use it belong to one thread.
@@ -54,15 +54,10 @@ MUST_USE enum status ws_pool_init(struct ws_pool *pool);
 /* Requires: every decoder has given back its frame reader. */
 void ws_pool_fini(struct ws_pool *pool);
 
-/* Receiving side of one connection. Zeroed memory is a new decoder that accepts binary messages
- * only. */
+/* Receiving side of one connection. Zeroed memory is a new decoder. */
 struct ws_decoder {
-    struct ws_frame *frame; /* NULL at a frame border */
-    uint64_t message_bytes; /* of the message in progress */
-    struct utf8_state utf8;
-    uint8_t message_opcode; /* WS_TEXT or WS_BINARY; 0 between messages */
-    bool allow_text;
-    bool stopped; /* nothing more is decoded; a callback may set it */
+    struct ws_frame
+        *frame; /* NULL between messages; a decoder that has stopped has one of its own */
 };
 
 /* Where events go. Bytes are borrowed for the call. */
@@ -76,6 +71,7 @@ struct ws_sink {
     void (*close)(void *ctx, uint16_t code, struct bytes reason);
     void *ctx;
     uint64_t message_bytes_max; /* 0: no limit */
+    bool allow_text;            /* a text message is a violation otherwise */
 };
 
 /* What to answer a peer: code 0 when nothing is wrong. `text` is for the log and never NULL with a
@@ -90,7 +86,12 @@ struct ws_verdict {
 MUST_USE struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool,
                                            struct bytes input, const struct ws_sink *sink);
 
-/* Gives back what the decoder has borrowed. */
+/* Nothing more is decoded. Requires: called from one of the sink's functions, by the decoder's
+ * feed.
+ */
+void ws_decoder_stop(struct ws_decoder *decoder);
+
+/* Gives back what the decoder has borrowed and stops it. */
 void ws_decoder_fini(struct ws_decoder *decoder, struct ws_pool *pool);
 
 /* Writes the header of an unfragmented frame, right-aligned: it ends where out[WS_HEADER_MAX] would

@@ -31,6 +31,34 @@ void mqtt_clients_destroy(struct mqtt_clients *clients)
     }
 }
 
+static void settings_destroy(struct shared *shared)
+{
+    mem_free(shared);
+}
+
+enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt_settings **out)
+{
+    struct bytes auto_id = bytes_of_string(values->auto_id_prefix);
+    struct bytes client_id = bytes_of_string(values->client_id_prefix);
+    *out = mem_alloc(sizeof **out + auto_id.len + client_id.len + 2);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    **out = *values;
+    (*out)->shared = (struct shared){1, settings_destroy};
+    char *strings = (char *)(*out + 1);
+    bytes_copy(strings, auto_id);
+    strings[auto_id.len] = '\0';
+    (*out)->auto_id_prefix = strings;
+    if (values->client_id_prefix != NULL) {
+        strings += auto_id.len + 1;
+        bytes_copy(strings, client_id);
+        strings[client_id.len] = '\0';
+        (*out)->client_id_prefix = strings;
+    }
+    return STATUS_OK;
+}
+
 /* Before MQTT 5 a server has no DISCONNECT: closing says it all. */
 static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason)
 {
@@ -69,8 +97,7 @@ struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
 }
 
 struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_ms, void *link,
-                                     const struct mqtt_settings *settings,
-                                     struct bytes certificate_user)
+                                     struct mqtt_settings *settings, struct bytes certificate_user)
 {
     struct mqtt_client *client = mem_zalloc(sizeof *client);
     if (client == NULL) {
@@ -87,6 +114,7 @@ struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_
     client->clients = clients;
     client->link = link;
     client->settings = settings;
+    (void)shared_hold(&settings->shared);
     client->opened_ms = now_ms;
     client->next = clients->first;
     if (client->next != NULL) {
@@ -163,6 +191,7 @@ void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *
     alias_choices_destroy(client->aliases_out);
     mem_free(client->tail);
     mem_free(client->user_name);
+    shared_release(&client->settings->shared);
     mem_free(client);
 }
 
@@ -271,11 +300,15 @@ static struct bytes parse_in_place(struct mqtt_client *client, uint64_t now_ms, 
     return BYTES_EMPTY;
 }
 
+/* Grows by doubling, whatever length the packet announces: memory follows what really came. */
 static bool tail_reserve(struct mqtt_client *client, size_t capacity)
 {
     struct tail *tail = client->tail;
     if (tail != NULL && tail->capacity >= capacity) {
         return true;
+    }
+    if (tail != NULL && capacity < 2 * tail->capacity) {
+        capacity = 2 * tail->capacity;
     }
     struct tail *grown = mem_realloc(tail, sizeof *grown + capacity);
     if (grown == NULL) {
@@ -325,11 +358,11 @@ static struct bytes feed_tail(struct mqtt_client *client, uint64_t now_ms, struc
         if (in.len == 0) {
             return BYTES_EMPTY;
         }
-        if (!tail_reserve(client, client->tail->len + needs)) {
+        struct bytes piece = bytes_of(in.data, needs < in.len ? needs : in.len);
+        if (!tail_reserve(client, client->tail->len + piece.len)) {
             client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
             return BYTES_EMPTY;
         }
-        struct bytes piece = bytes_of(in.data, needs < in.len ? needs : in.len);
         bytes_copy(client->tail->data + client->tail->len, piece);
         client->tail->len += piece.len;
         in = bytes_from(in, piece.len);

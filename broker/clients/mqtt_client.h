@@ -22,8 +22,12 @@
 struct mqtt_clients;
 struct mqtt_client;
 
-/* Settings that a listener has; shared by its clients and outlived by none of them. */
+/*
+ * What a listener holds its clients to. Immutable and counted: a client keeps to what it was told
+ * in CONNACK until it is gone, whatever a reload brings for others.
+ */
 struct mqtt_settings {
+    struct shared shared; /* first */
     bool allow_anonymous;
     bool certificate_is_user;
     bool allow_zero_length_client_id;
@@ -39,6 +43,13 @@ struct mqtt_settings {
     const char *client_id_prefix; /* client ids must begin so; NULL = any */
 };
 
+/*
+ * A copy of `values` with its strings, in one allocation. The caller owns one reference, and ends
+ * it with shared_release(&(*out)->shared). Errors: STATUS_NO_MEMORY.
+ */
+MUST_USE enum status mqtt_settings_create(const struct mqtt_settings *values,
+                                          struct mqtt_settings **out);
+
 /* What a client asks of the rest of the broker. `link` is what mqtt_client_open was given. */
 struct mqtt_host {
     void *ctx;
@@ -47,6 +58,8 @@ struct mqtt_host {
     /* Send what there is, then close the connection. Must not call back into the client before it
      * returns. */
     void (*close)(void *link, enum mqtt_reason reason);
+    /* Stop or go on reading: a client that takes no answers may not ask for more of them. */
+    void (*set_reading)(void *link, bool reading);
     /* When the last byte of any kind came in. */
     uint64_t (*last_inbound_ms)(void *link);
     /* Fills `out` with bytes that nobody can guess. */
@@ -61,6 +74,10 @@ struct mqtt_host {
     void (*on_subscribe)(void *link, const struct mqtt_client *client, struct bytes filter,
                          enum mqtt_reason granted);
     void (*on_unsubscribe)(void *link, const struct mqtt_client *client, struct bytes filter);
+    /* For the log: a PUBLISH was refused; only the first of each client, as the rest may be many.
+     */
+    void (*on_publish_refused)(void *link, const struct mqtt_client *client, struct bytes topic,
+                               enum mqtt_reason reason);
 };
 
 /* Counts since the start, for $SYS. */
@@ -104,7 +121,7 @@ struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients);
  * memory.
  */
 MUST_USE struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_ms,
-                                              void *link, const struct mqtt_settings *settings,
+                                              void *link, struct mqtt_settings *settings,
                                               struct bytes certificate_user);
 
 /* Bytes from the client, cut anywhere. After host.close they are ignored. */

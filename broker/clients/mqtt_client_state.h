@@ -14,6 +14,8 @@ enum {
     CONNECT_BYTES_MAX = 512 * 1024, /* the first packet of somebody whom we don't know yet */
     CONTROL_BYTES_MIN = 256,
     CONTROL_POOL_MAX = 1024,
+    CONTROL_BYTES_PAUSE = 64 * 1024, /* a client with so many unread answers is not read from */
+    ENTRIES_MAX = 16 * 1024,         /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
 };
 
 /* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever
@@ -54,8 +56,8 @@ struct mqtt_client {
     struct mqtt_clients *clients;
     struct mqtt_client *next, *previous;
     void *link;
-    const struct mqtt_settings *settings;
-    struct session *session; /* NULL unless CLIENT_CONNECTED */
+    struct mqtt_settings *settings; /* one reference held */
+    struct session *session;        /* NULL unless CLIENT_CONNECTED */
     struct tail *tail;
     struct control *control;
     struct alias_names *aliases_in;    /* NULL until the client sets up one */
@@ -71,7 +73,9 @@ struct mqtt_client {
     uint8_t version;        /* enum mqtt_version; 0 before CONNECT */
     uint8_t state;          /* enum client_state */
     bool clean_start;
-    bool refused; /* by CONNACK: the log has said so */
+    bool is_paused;    /* not read from: it leaves answers unread */
+    bool told_refused; /* a refused PUBLISH of it is in the log */
+    bool refused;      /* by CONNACK: the log has said so */
     bool is_bridge;
     bool resumed;         /* its session is older than this connection */
     bool expires_at_once; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */

@@ -86,7 +86,6 @@ static enum mqtt_reason settle_client_id(const struct mqtt_client *client, struc
         append_hex(opening, random, sizeof random);
         opening->id_was_assigned = true;
         connect->client_id = bytes_of(opening->assigned_id, opening->assigned_len);
-        return MQTT_SUCCESS;
     }
     if (settings->client_id_prefix != NULL &&
         !bytes_start_with(connect->client_id, bytes_of_string(settings->client_id_prefix))) {
@@ -106,6 +105,12 @@ static enum mqtt_reason check_will(const struct mqtt_client *client,
     }
     if (connect->will.retain && !client->settings->retain_available) {
         return MQTT_RETAIN_NOT_SUPPORTED; /* [MQTT-3.2.2-13] */
+    }
+    if (connect->will.payload.len > client->settings->payload_bytes_max) {
+        return MQTT_PACKET_TOO_LARGE;
+    }
+    if (!core_accepts_topic(client->clients->core, connect->will.topic)) {
+        return MQTT_TOPIC_NAME_INVALID;
     }
     return access_may_publish(connect->will.topic) ? MQTT_SUCCESS : MQTT_NOT_AUTHORIZED;
 }

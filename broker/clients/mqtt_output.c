@@ -83,6 +83,10 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer)
         return false;
     }
     client->control->len += writer_len(writer);
+    if (client->control->len > CONTROL_BYTES_PAUSE && !client->is_paused) {
+        client->is_paused = true;
+        client->clients->host.set_reading(client->link, false);
+    }
     client->clients->stats.packets_sent++;
     client->clients->host.wake(client->link);
     return true;
@@ -181,6 +185,10 @@ static void send_control(struct mqtt_client *client, struct output *output)
     if (control != NULL && output_has_room(output)) {
         output_add(output, bytes_of(control->data, control->len), &control->shared);
         control_release(client);
+        if (client->is_paused) {
+            client->is_paused = false;
+            client->clients->host.set_reading(client->link, true);
+        }
     }
 }
 

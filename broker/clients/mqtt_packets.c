@@ -143,6 +143,10 @@ static void on_publish(struct mqtt_client *client, uint64_t now_ms,
     client->clients->stats.publish_received++;
     client->clients->stats.publish_bytes_received += publish.payload.len;
     reason = publish_message(client, now_ms, &publish);
+    if (reason >= MQTT_UNSPECIFIED_ERROR && !client->told_refused) {
+        client->told_refused = true;
+        client->clients->host.on_publish_refused(client->link, client, publish.topic, reason);
+    }
     if (publish.qos != 0) {
         send_ack(client, now_ms, publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish.packet_id,
                  reason);
@@ -206,6 +210,10 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
         fail_packet(client, now_ms, MQTT_SUBSCRIBE, reason);
         return;
     }
+    if (subscribe.count > ENTRIES_MAX) {
+        client_fail(client, now_ms, MQTT_QUOTA_EXCEEDED, "too many entries in one SUBSCRIBE");
+        return;
+    }
     uint16_t packet_id = subscribe.packet_id;
     uint8_t *reasons = mem_alloc(subscribe.count);
     if (reasons == NULL) {
@@ -241,6 +249,10 @@ static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct b
         mqtt_unsubscribe_decode(body, (enum mqtt_version)client->version, &unsubscribe);
     if (reason != MQTT_SUCCESS) {
         fail_packet(client, now_ms, MQTT_UNSUBSCRIBE, reason);
+        return;
+    }
+    if (unsubscribe.count > ENTRIES_MAX) {
+        client_fail(client, now_ms, MQTT_QUOTA_EXCEEDED, "too many entries in one UNSUBSCRIBE");
         return;
     }
     uint16_t packet_id = unsubscribe.packet_id;

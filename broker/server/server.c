@@ -295,7 +295,7 @@ void server_destroy(struct server *server)
     sys_topics_destroy(server->sys_topics);
     core_destroy(server->core);
     mqtt_clients_destroy(server->clients);
-    mem_free(server->listeners);
+    server_release_listeners(server);
     config_destroy(server->config);
     mem_free(server);
 }

@@ -91,6 +91,15 @@ static void close_link(void *link, enum mqtt_reason reason)
                      reason == MQTT_NORMAL_DISCONNECTION ? "" : mqtt_reason_name(reason));
 }
 
+static void set_reading(void *link, bool reading)
+{
+    if (reading) {
+        connection_resume_reading(link);
+    } else {
+        connection_pause_reading(link);
+    }
+}
+
 static uint64_t last_inbound_ms(void *link)
 {
     return connection_last_inbound_ms(link);
@@ -155,12 +164,24 @@ static void on_unsubscribe(void *link, const struct mqtt_client *client, struct 
     }
 }
 
+static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
+                               enum mqtt_reason reason)
+{
+    struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
+                                 log_text("topic", topic),
+                                 log_string("reason", mqtt_reason_name(reason))};
+    log_event(log_of(link), LOG_TYPE_NOTICE, "publish_refused",
+              "refused to publish; more refusals of this client are not logged", fields,
+              sizeof fields / sizeof *fields);
+}
+
 struct mqtt_host server_mqtt_host(struct server *server)
 {
     return (struct mqtt_host){
         .ctx = server,
         .wake = wake,
         .close = close_link,
+        .set_reading = set_reading,
         .last_inbound_ms = last_inbound_ms,
         .random = fill_random,
         .on_connected = on_connected,
@@ -168,6 +189,7 @@ struct mqtt_host server_mqtt_host(struct server *server)
         .on_gone = on_gone,
         .on_subscribe = on_subscribe,
         .on_unsubscribe = on_unsubscribe,
+        .on_publish_refused = on_publish_refused,
     };
 }
 
@@ -189,12 +211,12 @@ static void *on_open(void *ctx, struct connection *connection, const struct conn
         return NULL; /* others that were still shaking hands took the last places */
     }
     const char *user = NULL;
-    if (listener->settings.certificate_is_user) {
+    if (listener->settings->certificate_is_user) {
         user = listener->use_subject ? info->certificate_subject : info->certificate_common_name;
     }
     struct mqtt_client *client =
         mqtt_client_open(listener->server->clients, transport_loop_now_ms(listener->server->loop),
-                         connection, &listener->settings, bytes_of_string(user));
+                         connection, listener->settings, bytes_of_string(user));
     if (client != NULL) {
         listener->connections++;
     }

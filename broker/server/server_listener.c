@@ -9,10 +9,11 @@ enum { ERROR_BYTES = 512, NAME_BYTES = 320 };
 
 static const char *const subprotocols[] = {"mqtt", "mqttv3.1"};
 
-static struct mqtt_settings settings_of(const struct config *config,
-                                        const struct config_listener *listener)
+static enum status create_settings(const struct config *config,
+                                   const struct config_listener *listener,
+                                   struct mqtt_settings **out)
 {
-    return (struct mqtt_settings){
+    struct mqtt_settings values = {
         .allow_anonymous = listener->allow_anonymous,
         .certificate_is_user =
             listener->use_identity_as_username || listener->use_subject_as_username,
@@ -28,6 +29,7 @@ static struct mqtt_settings settings_of(const struct config *config,
         .auto_id_prefix = listener->auto_id_prefix,
         .client_id_prefix = config->clientid_prefixes,
     };
+    return mqtt_settings_create(&values, out);
 }
 
 static enum status load_tls(struct server *server, const struct config_listener *listener,
@@ -130,11 +132,14 @@ static enum status open_listener(struct server *server, const struct config_list
                                  struct server_listener *listener)
 {
     listener->server = server;
-    listener->settings = settings_of(server->config, wanted);
     listener->use_subject = wanted->use_subject_as_username;
     listener->connections_max = wanted->max_connections;
+    enum status status = create_settings(server->config, wanted, &listener->settings);
+    if (status != STATUS_OK) {
+        return status;
+    }
     struct tls_config *tls = NULL;
-    enum status status = load_tls(server, wanted, &tls);
+    status = load_tls(server, wanted, &tls);
     if (status != STATUS_OK) {
         return status;
     }
@@ -187,10 +192,42 @@ static bool is_same_place(const struct config_listener *a, const struct config_l
            (a->certificate_count == 0) == (b->certificate_count == 0);
 }
 
-static void take_settings(const struct config *config, const struct config_listener *wanted,
-                          struct server_listener *listener, struct tls_config *tls)
+/* Everything that a reload needs for one listener, made before anything is changed. */
+struct reload {
+    struct mqtt_settings *settings;
+    struct tls_config *tls;
+};
+
+static enum status prepare_reload(struct server *server, const struct config *config, size_t index,
+                                  struct reload *out)
 {
-    listener->settings = settings_of(config, wanted);
+    enum status status = create_settings(config, &config->listeners[index], &out->settings);
+    return status == STATUS_OK ? load_tls(server, &config->listeners[index], &out->tls) : status;
+}
+
+static void release_settings(struct mqtt_settings *settings)
+{
+    if (settings != NULL) {
+        shared_release(&settings->shared);
+    }
+}
+
+void server_release_listeners(struct server *server)
+{
+    for (size_t i = 0; i < server->listener_count; i++) {
+        release_settings(server->listeners[i].settings);
+    }
+    mem_free(server->listeners);
+}
+
+/* Clients that are connected keep the settings that they were told of. */
+static void take_settings(const struct config_listener *wanted, struct server_listener *listener,
+                          struct reload *reload)
+{
+    struct mqtt_settings *before = listener->settings;
+    struct tls_config *tls = reload->tls;
+    listener->settings = reload->settings;
+    reload->settings = before;
     listener->use_subject = wanted->use_subject_as_username;
     listener->connections_max = wanted->max_connections;
     if (tls != NULL && listener->listener != NULL) {
@@ -210,16 +247,17 @@ enum status server_reload_listeners(struct server *server, const struct config *
                   "reloaded");
         return STATUS_INVALID;
     }
-    struct tls_config *tls[CONFIG_LISTENERS_MAX] = {NULL};
+    struct reload reloads[CONFIG_LISTENERS_MAX] = {{NULL, NULL}};
     enum status status = STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < server->listener_count; i++) {
-        status = load_tls(server, &config->listeners[i], &tls[i]);
+        status = prepare_reload(server, config, i, &reloads[i]);
     }
     for (size_t i = 0; i < server->listener_count; i++) {
         if (status == STATUS_OK) {
-            take_settings(config, &config->listeners[i], &server->listeners[i], tls[i]);
+            take_settings(&config->listeners[i], &server->listeners[i], &reloads[i]);
         }
-        tls_config_release(tls[i]);
+        release_settings(reloads[i].settings);
+        tls_config_release(reloads[i].tls);
     }
     return status;
 }

@@ -20,7 +20,7 @@
 struct server_listener {
     struct server *server;
     struct listener *listener; /* NULL: an optional one that could not be opened */
-    struct mqtt_settings settings;
+    struct mqtt_settings *settings;
     bool use_subject; /* the certificate's whole subject is the user name, not its common name */
     uint32_t connections_max;
     uint32_t connections;
@@ -49,6 +49,9 @@ struct server {
 
 /* server_listener.c */
 MUST_USE enum status server_open_listeners(struct server *server);
+
+/* Frees what the listeners' clients, now gone, were held to. */
+void server_release_listeners(struct server *server);
 
 /* Takes over settings and certificates of a configuration that was read again, which must live from
  * then on. Errors: STATUS_INVALID (listeners were added, moved or removed), STATUS_IO (a

@@ -32,6 +32,14 @@ static void on_close(void *ctx, enum mqtt_reason reason)
     link->closing = true;
 }
 
+/* Scripts do not send so much: see tests/unit/clients_pause_test.c. */
+static void set_reading(void *ctx, bool reading)
+{
+    struct sim_link *link = ctx;
+    ENSURE(link->client != NULL && reading == link->paused);
+    link->paused = !reading;
+}
+
 static uint64_t last_inbound_ms(void *ctx)
 {
     return ((struct sim_link *)ctx)->last_inbound_ms;
@@ -111,6 +119,7 @@ struct mqtt_settings *sim_new_settings(struct sim *sim)
                                                  .connect_timeout_ms = 10000,
                                                  .auto_id_prefix = "auto-"};
     }
+    entry->settings.shared.references = 1; /* kept until the end, whoever lets go of it */
     sim->settings = &entry->settings;
     return sim->settings;
 }
@@ -123,18 +132,27 @@ void sim_init(struct sim *sim)
     sim->scratch = own_alloc(NULL, OUTPUT_SCRATCH_BYTES);
 }
 
+static void on_publish_refused(void *ctx, const struct mqtt_client *client, struct bytes topic,
+                               enum mqtt_reason reason)
+{
+    ENSURE(reason >= MQTT_UNSPECIFIED_ERROR);
+    on_subscribe(ctx, client, topic, reason);
+}
+
 bool sim_start(struct sim *sim)
 {
     struct mqtt_host host = {.ctx = sim,
                              .wake = on_wake,
                              .close = on_close,
+                             .set_reading = set_reading,
                              .last_inbound_ms = last_inbound_ms,
                              .random = count_up,
                              .on_connected = on_connected,
                              .on_refused = on_refused,
                              .on_gone = on_gone,
                              .on_subscribe = on_subscribe,
-                             .on_unsubscribe = on_unsubscribe};
+                             .on_unsubscribe = on_unsubscribe,
+                             .on_publish_refused = on_publish_refused};
     if (mqtt_clients_create(&host, sim->now_ms, &sim->clients) != STATUS_OK) {
         return false;
     }
@@ -192,7 +210,7 @@ bool sim_open(struct sim_link *link, const char *certificate_user)
 {
     struct sim *sim = link->sim;
     ENSURE(link->client == NULL);
-    link->stalled = link->woken = link->closing = false;
+    link->stalled = link->woken = link->closing = link->paused = false;
     link->accepted = link->refused = link->gone = false;
     link->last_inbound_ms = sim->now_ms;
     link->in_at = link->in_len = 0;

@@ -30,6 +30,7 @@ struct sim_link {
     char name[SIM_NAME_MAX];
     bool stalled; /* its peer takes no bytes: it is not flushed */
     bool woken;
+    bool paused;   /* host.set_reading: nothing is read from it */
     bool closing;  /* host.close was called */
     bool accepted; /* on_connected was called */
     bool refused;

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import warnings
 
@@ -13,6 +14,11 @@ from ws_client import BINARY, TEXT, Client, Server, close_payload, frame, reques
 
 PROGRAM = None
 FILES = None
+
+
+def resident_bytes(pid):
+    with open("/proc/%d/statm" % pid) as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def path(name):
@@ -241,6 +247,33 @@ class Modes(Base):
             self.assertTrue(second.socket.session_reused)
             second.send(frame(TEXT, b"hello"))
             self.assertEqual(second.frame(), (TEXT, b"hello"))
+
+    def test_idle_sessions_shrink(self):
+        """Their record buffers go back to the system after some seconds, and they talk on."""
+        server = self.start(*pair("first"))
+        clients = [self.client(server, tls=context()) for _ in range(40)]
+        messages = [bytes([i]) * size for i, size in enumerate((1, 5000, 16000, 70000))]
+        for client in clients:
+            client.send(frame(BINARY, messages[2]))
+            self.assertEqual(client.frame(), (BINARY, messages[2]))
+        before = resident_bytes(server.process.pid)
+        deadline = time.monotonic() + 20
+        while before - resident_bytes(server.process.pid) < 20000 * len(clients):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
+        for message in messages:
+            for client in clients:
+                client.send(frame(BINARY, message))
+                self.assertEqual(client.frame(), (BINARY, message))
+
+    def test_cheapest_curve(self):
+        server = self.start(*pair("first"))
+        for offered, chosen in (("P-521:P-384:X25519:P-256", "X25519"), ("P-521:P-384:P-256", "256"),
+                                ("P-521:P-384", "384"), ("P-521", "521")):
+            found = subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % server.port, "-tls1_2",
+                                    "-curves", offered], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, check=False, text=True).stdout
+            self.assertRegex(found, "Server Temp Key: .*" + chosen)
 
     def test_ciphers(self):
         server = self.start(*pair("first"))

@@ -450,8 +450,15 @@ class Handshake(Base):
         self.server.wait_for("^refused .* TLS on a listener without TLS")
 
     def test_silent_close(self):
+        """Health checks connect and leave, some with a reset. Nobody was refused."""
         self.client(upgrade=False).close()
-        self.server.wait_for("^refused .* without a word")
+        reset = self.client(upgrade=False)
+        reset.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.close()
+        garbage = self.client(upgrade=False)
+        garbage.send(b"\x00")
+        self.assertTrue(garbage.at_end())
+        self.assertIn("first byte 0x00", self.server.wait_for("^refused"))
 
     def test_raw(self):
         client = self.client(upgrade=False)

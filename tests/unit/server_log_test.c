@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,6 +402,60 @@ static void a_file_that_cannot_be_opened_is_reported(void **state)
     assert_string_equal(written(log), "still here\n");
 }
 
+/* Reads what is in a pipe now behind what has been read. */
+static size_t read_pipe(int end, size_t have)
+{
+    ssize_t len;
+    while ((len = read(end, content + have, sizeof content - 1 - have)) > 0) {
+        have += (size_t)len;
+    }
+    content[have] = '\0';
+    return have;
+}
+
+/* Standard error is a pipe that nobody reads: the log goes on, and says later what is missing. */
+static void a_stuck_pipe_does_not_block(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(fcntl(ends[1], F_SETPIPE_SZ, 4096), 4096);
+    assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+    int standard_error = dup(STDERR_FILENO);
+    struct log_options options = LOG_OPTIONS_DEFAULT;
+    options.timestamp = false;
+    struct log *log;
+    assert_int_equal(log_create(&options, &log), STATUS_OK);
+    assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    (void)alarm(10); /* a log that blocks fails the test */
+    unsigned lines = 0;
+    char filler[512];
+    memset(filler, 'x', sizeof filler - 1);
+    filler[sizeof filler - 1] = '\0';
+    for (; lines < 100; lines++) {
+        log_write(log, LOG_TYPE_NOTICE, "%s", filler);
+    }
+    size_t have = read_pipe(ends[0], 0);
+    size_t fitted = count_lines(content);
+    log_write(log, LOG_TYPE_NOTICE, "next");
+    log_write(log, LOG_TYPE_NOTICE, "and the next");
+    (void)read_pipe(ends[0], have);
+    (void)alarm(0);
+    assert_int_equal(dup2(standard_error, STDERR_FILENO), STDERR_FILENO);
+    (void)close(standard_error);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    log_destroy(log);
+    assert_true(fitted > 0 && fitted < lines);
+    assert_int_equal(have, fitted * sizeof filler); /* whole lines only */
+    char expected[256];
+    (void)snprintf(expected, sizeof expected,
+                   "Warning: lines lost here, because the log could not be written: %zu\nnext\n"
+                   "and the next\n",
+                   lines - fitted);
+    assert_string_equal(content + have, expected);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
@@ -435,6 +490,7 @@ int main(void)
         cmocka_unit_test(timestamps),
         cmocka_unit_test(reopening_follows_logrotate),
         cmocka_unit_test(a_file_that_cannot_be_opened_is_reported),
+        cmocka_unit_test(a_stuck_pipe_does_not_block),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

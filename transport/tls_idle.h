@@ -1,0 +1,83 @@
+/*
+ * tls_idle: gives the memory of idle TLS sessions' record buffers back to the system.
+ *
+ * mbedTLS allocates two record buffers of about 16.7 KiB for each session and keeps them to its
+ * end. Between records nothing in them is needed but the first bytes of each, so the whole pages
+ * behind these can go: the kernel puts pages of zeros there when they are next touched. Pages that
+ * the buffers share with other blocks stay, and so does everything while part of a record has
+ * arrived, or has not been read or sent. About 25 KiB of 33.5 go.
+ *
+ * A session that was not used between two sweeps is idle. The loop sweeps every TLS_IDLE_SWEEP_MS,
+ * a batch at a time, so that many sessions that become idle together do not hold up the others.
+ *
+ *   Cost       touch: one comparison, and moving a list entry once for each sweep interval. A
+ *              discard is two system calls; a session that then gets a short record touches one
+ *              page of each buffer.
+ *   Threads    The loop's own.
+ */
+#ifndef TRANSPORT_TLS_IDLE_H
+#define TRANSPORT_TLS_IDLE_H
+
+#include <mbedtls/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TLS_IDLE_SWEEP_MS = 2 * 1000,
+    TLS_IDLE_BATCH = 64,      /* sessions in one step of a sweep: well below a millisecond */
+    TLS_IDLE_BATCH_MS = 10,   /* until the next step */
+    TLS_IDLE_KEEP_BYTES = 16, /* at the start of a buffer: sequence number and record header */
+};
+
+/* Embedded in a session. Zeroed memory is on no list: idle, or never used. */
+struct tls_idle_entry {
+    struct tls_idle_entry *next, *previous;
+    uint8_t list; /* index into tls_idle.lists, counted from 1; 0: on none */
+};
+
+/* The sessions that have been used since they were last discarded, on the list of the interval of
+ * their last use: the current one or the one before. */
+struct tls_idle {
+    struct tls_idle_entry lists[2]; /* ring heads */
+    uint8_t current;                /* index of the list for what is used now, counted from 1 */
+};
+
+void tls_idle_init(struct tls_idle *idle);
+
+void tls_idle_move(struct tls_idle *idle, struct tls_idle_entry *entry);
+
+/* The session of `entry` is being used. */
+static inline void tls_idle_touch(struct tls_idle *idle, struct tls_idle_entry *entry)
+{
+    if (entry->list != idle->current) {
+        tls_idle_move(idle, entry);
+    }
+}
+
+/* Forgets an entry, whose session ends or need not be looked at again. */
+void tls_idle_remove(struct tls_idle_entry *entry);
+
+/*
+ * One step of a sweep: calls `discard` for up to TLS_IDLE_BATCH entries that were not touched for
+ * at least one interval; they are then on no list. Returns the milliseconds until the next step, 0
+ * when no entry is left.
+ */
+uint32_t tls_idle_sweep(struct tls_idle *idle, void (*discard)(struct tls_idle_entry *entry));
+
+/* True when there is something to sweep. */
+bool tls_idle_has_work(const struct tls_idle *idle);
+
+/*
+ * Gives back what can be given back of the buffers of `ssl`. Returns the number of bytes, 0 also
+ * when the session is in the middle of anything.
+ */
+size_t tls_idle_discard(mbedtls_ssl_context *ssl);
+
+/*
+ * Gives back the whole pages of `block`, which malloc has returned, behind its first `keep` bytes.
+ * They then hold zeros. Returns the number of bytes.
+ */
+size_t tls_idle_discard_block(void *block, size_t keep);
+
+#endif
