@@ -68,6 +68,7 @@ static void on_closed(uv_handle_t *handle)
         mem_free(connection->extra);
     }
     loop->statistics.sockets_current--;
+    connection->listener->sockets_refused -= connection->refused_full;
     listener_release(connection->listener);
     mem_free(connection);
 }
@@ -152,6 +153,7 @@ enum status connection_accept(struct listener *listener)
     uint32_t timeout_ms = options->handshake_timeout_ms;
     if (options->handler.accept != NULL && !options->handler.accept(options->ctx, listener)) {
         connection->refused_full = true;
+        listener->sockets_refused++;
         timeout_ms = timeout_ms < FULL_HANDSHAKE_MS ? timeout_ms : FULL_HANDSHAKE_MS;
     }
     connection_arm(connection, timeout_ms);
@@ -332,18 +334,27 @@ static void check_liveness(struct connection *connection)
 {
     uint64_t interval_ms = connection->listener->options.ping_interval_ms;
     uint64_t idle_ms = uv_now(connection_loop(connection)->uv) - connection->last_inbound_ms;
+    if (interval_ms == 0) {
+        return; /* listener_configure has switched pings off */
+    }
     if (connection->paused || connection_unsent_moves(connection)) {
         connection_arm(connection, interval_ms);
         return;
     }
     if (idle_ms < interval_ms) {
+        connection->pings_unanswered = 0;
         connection_arm(connection, interval_ms - idle_ms);
         return;
     }
-    if (idle_ms >= (PINGS_UNANSWERED_MAX + 1) * interval_ms) {
+    /* The time alone says little when listener_configure has shortened the interval. */
+    if (connection->pings_unanswered >= PINGS_UNANSWERED_MAX &&
+        idle_ms >= (PINGS_UNANSWERED_MAX + 1) * interval_ms) {
         connection_loop(connection)->statistics.peers_dead++;
         connection_drop(connection, CONNECTION_TIMED_OUT, "no answer to pings");
         return;
+    }
+    if (connection->pings_unanswered < PINGS_UNANSWERED_MAX) {
+        connection->pings_unanswered++;
     }
     connection->ping_due = true;
     connection_loop(connection)->statistics.pings_sent++;
@@ -400,8 +411,13 @@ void connection_send_text(struct connection *connection, bool text)
     connection->send_text = text;
 }
 
-uint64_t connection_last_inbound_ms(const struct connection *connection)
+uint64_t connection_last_inbound_ms(struct connection *connection)
 {
+    /* What a peer sends while nothing is read from it is not seen: that it takes bytes is the sign
+     * of life then. */
+    if (!connection->reading && connection_unsent_moves(connection)) {
+        connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
+    }
     return connection->last_inbound_ms;
 }
 
