@@ -4,6 +4,8 @@
 #include "load.h"
 
 #define SETTLE_NS (700 * MILLISECOND_NS)
+/* What a broker gives back of an idle connection it may give back only after some seconds. */
+#define IDLE_SETTLE_NS (6 * SECOND_NS)
 #define PATIENCE_NS (5 * SECOND_NS)
 #define UNACKNOWLEDGED_MAX 500
 #define RETAINED_READERS 3
@@ -241,7 +243,7 @@ void scenario_idle(const struct load_options *options)
     double each = (double)options->clients;
     double cpu_us = (double)(process_cpu_ns(broker(&sessions)) - cpu) / 1000.0 / each;
     double own_us = (double)(own_cpu_ns() - own) / 1000.0 / each;
-    net_run(&sessions.net, SETTLE_NS);
+    net_run(&sessions.net, IDLE_SETTLE_NS);
     uint64_t after = process_resident_bytes(broker(&sessions));
     /* What a crowd that does nothing costs, in CPU a second. */
     cpu = process_cpu_ns(broker(&sessions));
