@@ -38,6 +38,9 @@ struct connection_closing {
     char reason[];
 };
 
+/* A peer that goes on sending after the end is not heard out for ever. */
+enum { CONNECTION_LINGER_BYTES = 1024 * 1024 };
+
 /* A pong that waits for the next flush. Of several pings only the latest is answered (RFC 6455,
  * 5.5.3). */
 struct connection_control {
@@ -57,6 +60,7 @@ struct connection_extra {
     struct connection_held *held;
     uv_shutdown_t *fin;   /* LINGER only */
     uint32_t unsent_seen; /* unsent bytes at the last look of connection_unsent_moves */
+    uint32_t lingered;    /* LINGER only: bytes thrown away */
 };
 
 /*
@@ -92,6 +96,7 @@ struct connection {
     bool paused : 1;         /* by the user */
     bool turn_full : 1;      /* has read its share of this turn */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
+    uint8_t pings_unanswered : 2;
     uint8_t address_bytes;   /* 4, 16, or 0 for a Unix socket */
     uint16_t port;
     struct timer timer;  /* handshake, then pings, then the steps of the end */

@@ -419,6 +419,16 @@ static void count_read(struct connection *connection)
     }
 }
 
+static bool lingers_too_long(struct connection *connection, size_t len)
+{
+    struct connection_extra *extra = connection->extra;
+    if (extra == NULL) {
+        return true;
+    }
+    extra->lingered += (uint32_t)len;
+    return extra->lingered > CONNECTION_LINGER_BYTES;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
 {
     struct connection *connection = (struct connection *)stream;
@@ -441,6 +451,10 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
     }
     connection_loop(connection)->statistics.bytes_received += (uint64_t)len;
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
+    if (connection->state == CONNECTION_LINGER && lingers_too_long(connection, (size_t)len)) {
+        connection_destroy_soon(connection);
+        return;
+    }
     receive(connection, bytes_of(buf->base, (size_t)len));
     count_read(connection);
 }

@@ -8,6 +8,7 @@ enum { UNSENT_PARTS_MAX = OUTPUT_PARTS_MAX };
 struct unsent {
     uv_write_t request;
     struct connection *connection;
+    size_t len;
     unsigned owner_count;
     struct shared *owners[UNSENT_PARTS_MAX];
     uint8_t copy[];
@@ -121,6 +122,9 @@ static void on_written(uv_write_t *request, int error)
     for (unsigned i = 0; i < unsent->owner_count; i++) {
         shared_release(unsent->owners[i]);
     }
+    if (error == 0) {
+        connection_loop(connection)->statistics.bytes_sent += unsent->len;
+    }
     mem_free(unsent);
     connection->writes_in_progress--;
     if (connection->state == CONNECTION_CLOSED) {
@@ -150,6 +154,7 @@ static int write_later(struct connection *connection, struct cursor *cursor)
     unsigned count = 0;
     uint8_t *copy = unsent->copy;
     unsent->connection = connection;
+    unsent->len = 0;
     unsent->owner_count = 0;
     while (cursor->at < cursor->count) {
         struct output_part *part = &cursor->parts[cursor->at];
@@ -163,6 +168,7 @@ static int write_later(struct connection *connection, struct cursor *cursor)
         }
         bufs[count].base = (char *)(uintptr_t)bytes.data; /* libuv's type lacks the const */
         bufs[count++].len = bytes.len;
+        unsent->len += bytes.len;
         cursor->at++;
         cursor->offset = 0;
     }
@@ -211,6 +217,7 @@ static bool write_wire(struct connection *connection, struct output_part *parts,
         if (sent > 0) {
             cursor_skip(&cursor, (size_t)sent);
             total -= (size_t)sent;
+            statistics->bytes_sent += (uint64_t)sent;
         }
     }
     if (total == 0) {

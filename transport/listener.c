@@ -10,6 +10,12 @@
 #include "listener_internal.h"
 #include "mem.h"
 
+enum {
+    OWN_REFERENCES = 2,           /* a listener's: the caller's and the handle's */
+    KEEPALIVE_PROBES = 4,         /* that stay unanswered before the peer counts as gone */
+    KEEPALIVE_IDLE_MAX_S = 32767, /* Linux takes no more */
+};
+
 struct listener_options listener_options_default(void)
 {
     return (struct listener_options){
@@ -19,6 +25,8 @@ struct listener_options listener_options_default(void)
         .handshake_timeout_ms = LISTENER_HANDSHAKE_MS,
         .close_timeout_ms = LISTENER_CLOSE_MS,
         .ping_interval_ms = LISTENER_PING_MS,
+        .keepalive_s = LISTENER_KEEPALIVE_S,
+        .nodelay = true,
     };
 }
 
@@ -72,7 +80,7 @@ static void on_spare_closed(uv_handle_t *handle)
 
 /* libuv accepts no further client before this one has been taken, so it is taken without memory of
  * its own. */
-static void accept_and_close(struct listener *listener)
+static void accept_and_close(struct listener *listener, const char *reason)
 {
     if (listener->spare_busy) {
         listener->spare_wanted = true;
@@ -84,13 +92,16 @@ static void accept_and_close(struct listener *listener)
     listener_hold(listener);
     (void)uv_accept(&listener->io.stream, (uv_stream_t *)&listener->spare);
     uv_close((uv_handle_t *)&listener->spare, on_spare_closed);
+    listener_refused(listener, "?", reason);
 }
 
 static void accept_waiting(struct listener *listener)
 {
-    if (connection_accept(listener) != STATUS_OK) {
-        accept_and_close(listener);
-        listener_refused(listener, "?", "out of memory");
+    uint64_t sockets_max = listener->options.sockets_max;
+    if (sockets_max != 0 && listener->loop->statistics.sockets_current >= sockets_max) {
+        accept_and_close(listener, "no room for more sockets");
+    } else if (connection_accept(listener) != STATUS_OK) {
+        accept_and_close(listener, "out of memory");
     }
 }
 
@@ -144,20 +155,28 @@ static enum status copy_lists(struct listener *listener)
     return STATUS_OK;
 }
 
+static void set_option(uv_os_fd_t fd, int level, int name, int value)
+{
+    (void)setsockopt(fd, level, name, &value, sizeof value);
+}
+
 /* Linux and the BSDs hand these on to accepted sockets, which saves the calls for each of them. */
 static void set_inherited_options(struct listener *listener)
 {
+    const struct listener_options *options = &listener->options;
     uv_os_fd_t fd;
-    int on = 1;
-    if (uv_fileno(&listener->io.handle, &fd) != 0 || listener->options.unix_path != NULL) {
+    if (listener->io.handle.type != UV_TCP || uv_fileno(&listener->io.handle, &fd) != 0) {
         return;
     }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    int idle_s =
-        listener->options.keepalive_s > INT32_MAX ? INT32_MAX : (int)listener->options.keepalive_s;
-    if (idle_s != 0) {
-        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, options->nodelay ? 1 : 0);
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, options->keepalive_s != 0 ? 1 : 0);
+    if (options->keepalive_s != 0) {
+        int idle_s = options->keepalive_s > KEEPALIVE_IDLE_MAX_S ? KEEPALIVE_IDLE_MAX_S
+                                                                 : (int)options->keepalive_s;
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL,
+                   (idle_s + KEEPALIVE_PROBES - 1) / KEEPALIVE_PROBES);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
     }
 }
 
@@ -296,7 +315,7 @@ enum status listener_create(struct transport_loop *loop, const struct listener_o
     if (listener->options.tls_config != NULL) {
         (void)tls_config_hold(listener->options.tls_config);
     }
-    listener->references = 2; /* the caller's and the handle's */
+    listener->references = OWN_REFERENCES;
     link_listener(listener);
     const char *problem;
     int uv_error = bind_and_listen(listener, &problem);
@@ -327,6 +346,45 @@ void listener_close(struct listener *listener)
     listener->closing = true;
     uv_close(&listener->io.handle, on_closed);
     listener_release(listener);
+}
+
+enum status listener_configure(struct listener *listener, const struct listener_options *options)
+{
+    struct listener_options before = listener->options;
+    void *lists_before = listener->lists;
+    listener->options.subprotocols = options->subprotocols;
+    listener->options.subprotocol_count = options->subprotocol_count;
+    listener->options.origins = options->origins;
+    listener->options.origin_count = options->origin_count;
+    if (copy_lists(listener) != STATUS_OK) {
+        listener->options = before;
+        listener->lists = lists_before;
+        return STATUS_NO_MEMORY;
+    }
+    mem_free(lists_before);
+    listener->options.http_head_bytes_max = options->http_head_bytes_max;
+    listener->options.message_bytes_max = options->message_bytes_max;
+    listener->options.handshake_timeout_ms = options->handshake_timeout_ms;
+    listener->options.close_timeout_ms = options->close_timeout_ms;
+    listener->options.ping_interval_ms = options->ping_interval_ms;
+    listener->options.keepalive_s = options->keepalive_s;
+    listener->options.nodelay = options->nodelay;
+    listener->options.sockets_max = options->sockets_max;
+    set_inherited_options(listener);
+    return STATUS_OK;
+}
+
+void listener_limit_close_timeout(struct listener *listener, uint32_t close_timeout_ms)
+{
+    if (listener->options.close_timeout_ms > close_timeout_ms) {
+        listener->options.close_timeout_ms = close_timeout_ms;
+    }
+}
+
+size_t listener_sockets(const struct listener *listener)
+{
+    ENSURE(!listener->closing);
+    return listener->references - OWN_REFERENCES - listener->sockets_refused;
 }
 
 uint16_t listener_port(const struct listener *listener)

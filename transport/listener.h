@@ -21,6 +21,7 @@ enum {
     LISTENER_HANDSHAKE_MS = 10 * 1000,
     LISTENER_CLOSE_MS = 5 * 1000,
     LISTENER_PING_MS = 25 * 1000,
+    LISTENER_KEEPALIVE_S = 60,
     LISTENER_BACKLOG = 1024,
     LISTENER_SUBPROTOCOLS_MAX = 16,
 };
@@ -68,7 +69,10 @@ struct listener_options {
     uint32_t handshake_timeout_ms; /* from accept to open */
     uint32_t close_timeout_ms;     /* for each step of an orderly end */
     uint32_t ping_interval_ms;     /* WebSocket pings to idle peers; 0: none */
-    uint32_t keepalive_s;          /* TCP keep-alive probes after this idle time; 0: none */
+    uint32_t keepalive_s;          /* TCP keep-alive probes after this idle time, which find a peer
+                                      that is gone in twice the time; 0: none */
+    bool nodelay;                  /* small packets are sent at once (TCP_NODELAY) */
+    uint64_t sockets_max; /* of the whole loop; a client beyond is closed at once; 0: no limit */
 
     struct connection_handler handler;
     void *ctx;
@@ -91,6 +95,24 @@ MUST_USE enum status listener_create(struct transport_loop *loop,
 /* Stops accepting. Its connections go on and keep the listener alive until the last has ended; the
  * caller's pointer is void. NULL is allowed. */
 void listener_close(struct listener *listener);
+
+/*
+ * Takes over from `options` what is not about the address or what is spoken there: subprotocols,
+ * origins, http_head_bytes_max, message_bytes_max, the times, nodelay and sockets_max. It counts
+ * for new connections; connections that are there take over their next close_timeout_ms, and
+ * ping_interval_ms if they had one before. The other members are not looked at.
+ *
+ * Errors: STATUS_NO_MEMORY: nothing has changed.
+ */
+MUST_USE enum status listener_configure(struct listener *listener,
+                                        const struct listener_options *options);
+
+/* The next steps of an orderly end get no more time than this. For a server that stops. */
+void listener_limit_close_timeout(struct listener *listener, uint32_t close_timeout_ms);
+
+/* Sockets that were accepted and are not closed yet, whatever their state, without those that the
+ * handler's accept refused. In accept and open this includes the one that is asked for. */
+size_t listener_sockets(const struct listener *listener);
 
 /* The bound port. */
 uint16_t listener_port(const struct listener *listener);

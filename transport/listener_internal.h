@@ -20,7 +20,8 @@ struct listener {
     bool closing; /* listener_close was called */
     struct transport_loop *loop;
     struct listener *next, *previous;
-    size_t references;               /* its owner's, the handle's and one for each connection */
+    size_t references;               /* its owner's, the handle's and one for each socket */
+    size_t sockets_refused;          /* by the user, and not closed yet */
     struct listener_options options; /* with its own copies */
     void *lists;                     /* the block that holds the copies */
     uint16_t port;

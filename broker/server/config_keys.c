@@ -123,6 +123,7 @@ const struct config_key config_keys[] = {
     {"pid_file", TEXT, AT_G(pid_file)},
     {"user", TEXT, AT_G(user)},
     {"set_tcp_nodelay", BOOL, AT_G(set_tcp_nodelay), .initial = true},
+    {"persistence", CUSTOM(config_set_persistence)},
 
     /* Accepted without effect */
     NO_EFFECT("allow_duplicate_messages"),
@@ -143,7 +144,6 @@ const struct config_key config_keys[] = {
     REFUSED("accept_protocol_versions", "clients that it keeps out would be let in"),
 
     /* Known, not served yet */
-    NOT_YET("persistence", "sessions and retained messages are kept in memory only"),
     NOT_YET("persistence_file", NULL),
     NOT_YET("persistence_location", NULL),
     NOT_YET("autosave_interval", NULL),

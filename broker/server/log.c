@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -15,11 +17,21 @@ enum {
     CUT_MARK_LEN = 3,     /* "..." */
     ESCAPE_MAX = 6,       /* the longest escape: \u001b */
     NUMBER_TEXT_MAX = 32, /* digits of a uint64_t, a point and a NUL */
+    LOST_TEXT_MAX = 160,
+};
+
+/* A pipe that polls writable takes this much without blocking. */
+_Static_assert(LOG_LINE_MAX <= PIPE_BUF, "a line must fit into a pipe as a whole");
+
+/* One destination. */
+struct sink {
+    int file;      /* -1: none */
+    uint64_t lost; /* lines since the last that fitted */
 };
 
 struct log {
     struct log_options options; /* strings owned */
-    int file;                   /* -1: none */
+    struct sink standard_error, standard_output, file;
 };
 
 /* UTF-8 */
@@ -242,22 +254,35 @@ static void line_begin(const struct log *log, enum log_type type, struct line *l
     }
 }
 
-static void write_all(int file, struct bytes text)
+/*
+ * Writes a line unless the destination has no room for it now: a reader that is stuck must not stop
+ * the broker. Regular files always have room. Returns false when some of the line is lost.
+ */
+static bool write_line(int file, struct bytes text)
 {
     while (text.len != 0) {
+        struct pollfd room = {.fd = file, .events = POLLOUT};
+        int ready = poll(&room, 1, 0);
+        if (ready < 0 && errno == EINTR) {
+            continue;
+        }
+        if (ready <= 0 || (room.revents & POLLOUT) == 0) {
+            return false;
+        }
         ssize_t written = write(file, text.data, text.len);
         if (written < 0 && errno == EINTR) {
             continue;
         }
         if (written <= 0) {
-            return; /* a full disk or a stuck pipe must not stop the broker */
+            return false;
         }
         text = bytes_from(text, (size_t)written);
     }
+    return true;
 }
 
-/* Ends the line, telling when something was left out, and sends it off. */
-static void line_end(const struct log *log, struct line *line, bool truncated)
+/* Ends the line, telling when something was left out. */
+static struct bytes line_finish(const struct log *log, struct line *line, bool truncated)
 {
     struct writer *writer = &line->writer;
     writer->end = line->data + sizeof line->data;
@@ -267,15 +292,47 @@ static void line_end(const struct log *log, struct line *line, bool truncated)
     } else {
         put(writer, truncated ? " ...\n" : "\n");
     }
-    struct bytes text = writer_written(writer);
+    return writer_written(writer);
+}
+
+static bool report_lost(const struct log *log, struct sink *sink)
+{
+    static const char *const formats[] = {
+        [LOG_FORMAT_PLAIN] = "lines lost here, because the log could not be written: %llu",
+        [LOG_FORMAT_JSON] = ",\"event\":\"log_lines_lost\",\"message\":\"lines lost here, because "
+                            "the log could not be written\",\"lines\":%llu",
+    };
+    struct line line;
+    char text[LOST_TEXT_MAX];
+    (void)snprintf(text, sizeof text, formats[log->options.format], (unsigned long long)sink->lost);
+    line_begin(log, LOG_TYPE_WARNING, &line);
+    put(&line.writer, text);
+    if (!write_line(sink->file, line_finish(log, &line, false))) {
+        return false;
+    }
+    sink->lost = 0;
+    return true;
+}
+
+static void send_line(const struct log *log, struct sink *sink, struct bytes text)
+{
+    bool room = sink->lost == 0 || report_lost(log, sink);
+    if (!room || !write_line(sink->file, text)) {
+        sink->lost++;
+    }
+}
+
+static void line_end(struct log *log, struct line *line, bool truncated)
+{
+    struct bytes text = line_finish(log, line, truncated);
     if ((log->options.destinations & LOG_TO_STDERR) != 0) {
-        write_all(STDERR_FILENO, text);
+        send_line(log, &log->standard_error, text);
     }
     if ((log->options.destinations & LOG_TO_STDOUT) != 0) {
-        write_all(STDOUT_FILENO, text);
+        send_line(log, &log->standard_output, text);
     }
-    if (log->file >= 0) {
-        write_all(log->file, text);
+    if (log->file.file >= 0) {
+        send_line(log, &log->file, text);
     }
 }
 
@@ -331,7 +388,7 @@ static bool put_fields(struct writer *writer, bool json, const struct log_field 
     return true;
 }
 
-static void write_event_json(const struct log *log, enum log_type type, const char *event,
+static void write_event_json(struct log *log, enum log_type type, const char *event,
                              const char *message, const struct log_field *fields, size_t count)
 {
     struct line line;
@@ -572,7 +629,9 @@ static enum status file_open(const struct log_options *options, int *file)
         return STATUS_OK;
     }
     ENSURE(options->file_path != NULL);
-    *file = open(options->file_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+    /* O_NONBLOCK matters to a named pipe only: without a reader it is an error, not a long wait. */
+    *file = open(options->file_path,
+                 O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
     return *file < 0 ? STATUS_IO : STATUS_OK;
 }
 
@@ -598,9 +657,9 @@ enum status log_reconfigure(struct log *log, const struct log_options *options)
         errno = reason;
         return status;
     }
-    file_close(log->file);
+    file_close(log->file.file);
     options_free(&log->options);
-    log->file = file;
+    log->file.file = file;
     log->options = copy;
     return STATUS_OK;
 }
@@ -612,7 +671,9 @@ enum status log_create(const struct log_options *options, struct log **out)
     if (log == NULL) {
         return STATUS_NO_MEMORY;
     }
-    log->file = -1;
+    log->standard_error.file = STDERR_FILENO;
+    log->standard_output.file = STDOUT_FILENO;
+    log->file.file = -1;
     enum status status = log_reconfigure(log, options);
     if (status != STATUS_OK) {
         int reason = errno;
@@ -627,7 +688,7 @@ enum status log_create(const struct log_options *options, struct log **out)
 void log_destroy(struct log *log)
 {
     if (log != NULL) {
-        file_close(log->file);
+        file_close(log->file.file);
         options_free(&log->options);
         mem_free(log);
     }
@@ -638,8 +699,8 @@ enum status log_reopen(struct log *log)
     int file;
     enum status status = file_open(&log->options, &file);
     if (status == STATUS_OK) {
-        file_close(log->file);
-        log->file = file;
+        file_close(log->file.file);
+        log->file.file = file;
     }
     return status;
 }

@@ -6,11 +6,14 @@
  * chose (client id, user name, topic, reason) is escaped on the way out: one event is always
  * exactly one line, and no byte of it can steer a terminal.
  *
- *   Cost       A line is built in a buffer on the stack and written with one system call for each
- * destination. No allocation after log_create. A type that is switched off costs one test. Threads
- * log_write, log_event and the log_client_ functions from any thread; log_reconfigure and
- * log_reopen only while no other thread logs. Place      broker/server only. The rooms below report
- * through return values and effects.
+ * A destination never makes the broker wait: when a pipe is full or a disk is, the line is lost
+ * there, and the next line that fits is preceded by a warning with their number.
+ *
+ *   Cost       A line is built in a buffer on the stack and written with two system calls for each
+ *              destination. No allocation after log_create. A type that is switched off costs one
+ *              test.
+ *   Threads    One at a time.
+ *   Place      broker/server only. The rooms below report through return values and effects.
  */
 #ifndef SERVER_LOG_H
 #define SERVER_LOG_H

@@ -72,8 +72,9 @@ static int serve(const struct options *options, struct config *config, struct lo
         (user == NULL || become_user(user, log_file, log))) {
         server_run(server);
         result = EXIT_SUCCESS;
-        if (pid_file != NULL) {
-            (void)unlink(pid_file);
+        if (pid_file != NULL && unlink(pid_file) != 0) {
+            log_write(log, LOG_TYPE_WARNING, "cannot remove pid_file %s: %s", pid_file,
+                      strerror(errno));
         }
     }
     server_destroy(server);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
 #include "mem.h"
 #include "server_state.h"
@@ -12,6 +13,13 @@
 
 /* How long clients may take to accept what is left for them when the broker stops. */
 enum { DRAIN_MS = 10 * 1000 };
+
+/* And how long one of them may take to agree to the end: it is told and forgotten. */
+enum { STOP_CLOSE_MS = 1000 };
+
+/* Open files that are not clients: the loop's own, the log, certificates that are read again. With
+ * many listeners they count besides. */
+enum { RESERVED_FILES = 32, RESERVED_FILES_BESIDES_LISTENERS = 16 };
 
 static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
@@ -136,6 +144,9 @@ static void drain(struct server *server)
 {
     server->draining = true;
     for (size_t i = 0; i < server->listener_count; i++) {
+        if (server->listeners[i].listener != NULL) {
+            listener_limit_close_timeout(server->listeners[i].listener, STOP_CLOSE_MS);
+        }
         listener_close(server->listeners[i].listener);
         server->listeners[i].listener = NULL;
     }
@@ -145,31 +156,67 @@ static void drain(struct server *server)
     (void)uv_timer_start(&server->drain_timer, on_drain_timeout, DRAIN_MS, 0);
 }
 
+static void start_figures(struct server *server, const struct config *config, uint64_t delay_ms)
+{
+    uint64_t interval_ms = UINT64_C(1000) * config->sys_interval_s;
+    if (interval_ms != 0) {
+        (void)uv_timer_start(&server->sys_timer, publish_figures, delay_ms, interval_ms);
+    } else {
+        (void)uv_timer_stop(&server->sys_timer);
+    }
+}
+
+static void warn_when_changed(const struct server *server, const char *key, const char *before,
+                              const char *after)
+{
+    if (strcmp(before == NULL ? "" : before, after == NULL ? "" : after) != 0) {
+        log_write(server->log, LOG_TYPE_WARNING, "a change of %s needs a restart", key);
+    }
+}
+
+/* Everything that can be refused has been tried. Takes over `config`. */
+static void apply(struct server *server, struct config *config)
+{
+    if (log_reconfigure(server->log, &config->log) != STATUS_OK) {
+        log_write(server->log, LOG_TYPE_ERROR,
+                  "cannot open log file %s: %s: the log stays as it was", config->log.file_path,
+                  strerror(errno));
+    }
+    warn_when_changed(server, "pid_file", server->config->pid_file, config->pid_file);
+    warn_when_changed(server, "user", server->config->user, config->user);
+    if (config->sys_interval_s != server->config->sys_interval_s) {
+        start_figures(server, config, UINT64_C(1000) * config->sys_interval_s);
+    }
+    struct core_options options = core_options_of(config);
+    core_configure(server->core, &options);
+    config_destroy(server->config);
+    server->config = config;
+}
+
 static void reload(struct server *server)
 {
     struct config *config = NULL;
+    /* First and in any case: whoever has moved the log file away waits for it to be let go. */
+    if (log_reopen(server->log) != STATUS_OK) {
+        log_write(server->log, LOG_TYPE_ERROR, "cannot open the log file again: %s",
+                  strerror(errno));
+    }
     log_write(server->log, LOG_TYPE_NOTICE, "reloading");
-    if (config_load(server->options->config_path, server->options->addresses,
-                    server->options->address_count, server_report_config, server->log,
-                    &config) != STATUS_OK) {
+    enum status status =
+        config_load(server->options->config_path, server->options->addresses,
+                    server->options->address_count, server_report_config, server->log, &config);
+    if (status == STATUS_OK) {
+        status = server_reload_listeners(server, config);
+    }
+    if (status != STATUS_OK) {
+        config_destroy(config);
         log_write(server->log, LOG_TYPE_ERROR, "the configuration was not reloaded");
         return;
     }
     if (server->options->verbose) {
         config->log.types = LOG_TYPES_ALL;
     }
-    if (server_reload_listeners(server, config) != STATUS_OK) {
-        config_destroy(config);
-        return;
-    }
-    if (log_reconfigure(server->log, &config->log) != STATUS_OK) {
-        log_write(server->log, LOG_TYPE_ERROR, "cannot open log file %s: %s", config->log.file_path,
-                  strerror(errno));
-    }
-    struct core_options options = core_options_of(config);
-    core_configure(server->core, &options);
-    config_destroy(server->config);
-    server->config = config;
+    apply(server, config);
     log_write(server->log, LOG_TYPE_NOTICE, "reloaded");
 }
 
@@ -243,6 +290,20 @@ static enum status create_broker(struct server *server)
     return sys_topics_create(server->core, &server->sys_topics);
 }
 
+/* What the system's limit of open files leaves for clients. Beyond that limit nothing can even be
+ * refused: the system call that takes a client fails. */
+static uint64_t sockets_max_of(const struct config *config)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return 0;
+    }
+    uint64_t files = limit.rlim_cur;
+    uint64_t reserved = config->listener_count + RESERVED_FILES_BESIDES_LISTENERS;
+    reserved = reserved < RESERVED_FILES ? RESERVED_FILES : reserved;
+    return files >= 2 * reserved ? files - reserved : files / 2;
+}
+
 enum status server_create(const struct options *options, struct config *config, struct log *log,
                           struct server **out)
 {
@@ -256,6 +317,7 @@ enum status server_create(const struct options *options, struct config *config, 
     server->options = options;
     server->config = config;
     server->log = log;
+    server->sockets_max = sockets_max_of(config);
     enum status status = create_broker(server);
     if (status == STATUS_OK) {
         status = open_handles(server);
@@ -273,10 +335,7 @@ enum status server_create(const struct options *options, struct config *config, 
 
 void server_run(struct server *server)
 {
-    uint64_t interval_ms = UINT64_C(1000) * server->config->sys_interval_s;
-    if (interval_ms != 0) {
-        (void)uv_timer_start(&server->sys_timer, publish_figures, 0, interval_ms);
-    }
+    start_figures(server, server->config, 0);
     (void)uv_run(&server->uv, UV_RUN_DEFAULT);
     log_write(server->log, LOG_TYPE_NOTICE, "stopped");
 }

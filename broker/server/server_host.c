@@ -7,6 +7,8 @@
 
 #include "server_state.h"
 
+enum { FULL_WARNING_MS = 10 * 1000 };
+
 static struct server_listener *listener_of(const struct connection *connection)
 {
     return listener_ctx(connection_listener(connection));
@@ -193,34 +195,30 @@ struct mqtt_host server_mqtt_host(struct server *server)
     };
 }
 
-static bool has_room(const struct server_listener *listener)
+/* Sockets count from accept on: whoever only connects takes a place as well. */
+static bool has_room(const struct server_listener *settings, const struct listener *listener)
 {
-    return listener->connections < listener->connections_max;
+    return listener_sockets(listener) <= settings->connections_max;
 }
 
 static bool on_accept(void *ctx, struct listener *listener)
 {
-    (void)listener;
-    return has_room(ctx);
+    return has_room(ctx, listener);
 }
 
 static void *on_open(void *ctx, struct connection *connection, const struct connection_info *info)
 {
     struct server_listener *listener = ctx;
-    if (!has_room(listener)) {
-        return NULL; /* others that were still shaking hands took the last places */
+    if (listener->listener != NULL && !has_room(listener, listener->listener)) {
+        return NULL; /* a reload has lowered max_connections during the handshake */
     }
     const char *user = NULL;
     if (listener->settings->certificate_is_user) {
         user = listener->use_subject ? info->certificate_subject : info->certificate_common_name;
     }
-    struct mqtt_client *client =
-        mqtt_client_open(listener->server->clients, transport_loop_now_ms(listener->server->loop),
-                         connection, listener->settings, bytes_of_string(user));
-    if (client != NULL) {
-        listener->connections++;
-    }
-    return client;
+    return mqtt_client_open(listener->server->clients,
+                            transport_loop_now_ms(listener->server->loop), connection,
+                            listener->settings, bytes_of_string(user));
 }
 
 static void on_bytes(void *user, struct bytes bytes)
@@ -236,13 +234,32 @@ static void on_output(void *user, struct output *output)
 static void on_close(void *user, const struct connection_end *end)
 {
     struct mqtt_client *client = user;
-    listener_of(mqtt_client_link(client))->connections--;
     mqtt_client_close(client, now_ms_of(client), end->text);
+}
+
+/* An operator must hear of it, and not once for each client. */
+static void warn_when_full(struct server *server)
+{
+    uint64_t now_ms = transport_loop_now_ms(server->loop);
+    uint64_t sockets = transport_loop_statistics(server->loop)->sockets_current;
+    if (server->sockets_max == 0 || sockets < server->sockets_max ||
+        (server->full_warning_ms != 0 && now_ms - server->full_warning_ms < FULL_WARNING_MS)) {
+        return;
+    }
+    server->full_warning_ms = now_ms;
+    log_write(server->log, LOG_TYPE_WARNING,
+              "clients are refused: %llu are connected, and the limit of open files (ulimit -n, "
+              "LimitNOFILE) allows no more",
+              (unsigned long long)sockets);
 }
 
 static void on_refused_connection(void *ctx, const char *peer_address, const char *reason)
 {
     const struct server_listener *listener = ctx;
+    warn_when_full(listener->server);
+    if (!listener->server->config->log.connection_messages) {
+        return;
+    }
     struct log_field fields[] = {log_string("address", peer_address), log_string("reason", reason)};
     log_event(listener->server->log, LOG_TYPE_NOTICE, "connection_refused", "connection refused",
               fields, sizeof fields / sizeof *fields);

@@ -32,6 +32,17 @@ static enum status create_settings(const struct config *config,
     return mqtt_settings_create(&values, out);
 }
 
+/* Names the place in the configuration when there is one. */
+static void report_error(const struct server *server, const struct config_listener *listener,
+                         const char *text)
+{
+    if (listener->file != NULL && listener->line != 0) {
+        server_report_config(server->log, CONFIG_ERROR, listener->file, listener->line, text);
+    } else {
+        log_write(server->log, LOG_TYPE_ERROR, "%s", text);
+    }
+}
+
 static enum status load_tls(struct server *server, const struct config_listener *listener,
                             struct tls_config **out)
 {
@@ -54,7 +65,7 @@ static enum status load_tls(struct server *server, const struct config_listener 
     char error[ERROR_BYTES] = "out of memory";
     enum status status = tls_config_create(&options, out, error, sizeof error);
     if (status != STATUS_OK) {
-        log_write(server->log, LOG_TYPE_ERROR, "%s", error);
+        report_error(server, listener, error);
         return STATUS_IO;
     }
     return STATUS_OK;
@@ -86,11 +97,10 @@ static enum listener_family family_of(const struct config_listener *listener)
     return LISTENER_FAMILY_ANY;
 }
 
-static struct listener_options options_of(const struct server *server,
+static struct listener_options options_of(const struct config *config,
                                           const struct config_listener *wanted,
                                           struct server_listener *listener, struct tls_config *tls)
 {
-    const struct config *config = server->config;
     struct listener_options options = listener_options_default();
     options.host = wanted->host;
     options.unix_path = wanted->unix_path;
@@ -106,6 +116,8 @@ static struct listener_options options_of(const struct server *server,
     options.http_head_bytes_max = config->websockets_headers_size;
     options.handshake_timeout_ms = config->handshake_timeout_s * 1000;
     options.ping_interval_ms = config->websocket_ping_interval_s * 1000;
+    options.nodelay = config->set_tcp_nodelay;
+    options.sockets_max = listener->server->sockets_max;
     options.handler = server_connection_handler();
     options.ctx = listener;
     return options;
@@ -143,7 +155,7 @@ static enum status open_listener(struct server *server, const struct config_list
     if (status != STATUS_OK) {
         return status;
     }
-    struct listener_options options = options_of(server, wanted, listener, tls);
+    struct listener_options options = options_of(server->config, wanted, listener, tls);
     size_t index = (size_t)(listener - server->listeners);
     if (wanted->optional && options.port == 0 && index != 0 && listener[-1].listener != NULL) {
         options.port = listener_port(listener[-1].listener); /* both halves of a loopback pair */
@@ -155,7 +167,7 @@ static enum status open_listener(struct server *server, const struct config_list
         if (wanted->optional) {
             return STATUS_OK;
         }
-        log_write(server->log, LOG_TYPE_ERROR, "%s", error);
+        report_error(server, wanted, error);
         return STATUS_IO;
     }
     announce(server, wanted, listener);
@@ -188,7 +200,7 @@ static bool is_same_string(const char *a, const char *b)
 static bool is_same_place(const struct config_listener *a, const struct config_listener *b)
 {
     return is_same_string(a->host, b->host) && is_same_string(a->unix_path, b->unix_path) &&
-           a->port == b->port && a->protocol == b->protocol &&
+           a->port == b->port && a->family == b->family && a->protocol == b->protocol &&
            (a->certificate_count == 0) == (b->certificate_count == 0);
 }
 
@@ -221,8 +233,8 @@ void server_release_listeners(struct server *server)
 }
 
 /* Clients that are connected keep the settings that they were told of. */
-static void take_settings(const struct config_listener *wanted, struct server_listener *listener,
-                          struct reload *reload)
+static void take_settings(const struct config *config, const struct config_listener *wanted,
+                          struct server_listener *listener, struct reload *reload)
 {
     struct mqtt_settings *before = listener->settings;
     struct tls_config *tls = reload->tls;
@@ -230,8 +242,16 @@ static void take_settings(const struct config_listener *wanted, struct server_li
     reload->settings = before;
     listener->use_subject = wanted->use_subject_as_username;
     listener->connections_max = wanted->max_connections;
-    if (tls != NULL && listener->listener != NULL) {
+    if (listener->listener == NULL) {
+        return;
+    }
+    if (tls != NULL) {
         listener_set_tls(listener->listener, tls);
+    }
+    struct listener_options options = options_of(config, wanted, listener, tls);
+    if (listener_configure(listener->listener, &options) != STATUS_OK) {
+        report_error(listener->server, wanted,
+                     "out of memory: the listener keeps its origins and time limits; reload again");
     }
 }
 
@@ -243,8 +263,8 @@ enum status server_reload_listeners(struct server *server, const struct config *
     }
     if (moved) {
         log_write(server->log, LOG_TYPE_WARNING,
-                  "listeners were added, moved or removed, which needs a restart: nothing was "
-                  "reloaded");
+                  "listeners were added, moved or removed, or speak something else: that needs a "
+                  "restart");
         return STATUS_INVALID;
     }
     struct reload reloads[CONFIG_LISTENERS_MAX] = {{NULL, NULL}};
@@ -254,7 +274,7 @@ enum status server_reload_listeners(struct server *server, const struct config *
     }
     for (size_t i = 0; i < server->listener_count; i++) {
         if (status == STATUS_OK) {
-            take_settings(&config->listeners[i], &server->listeners[i], &reloads[i]);
+            take_settings(config, &config->listeners[i], &server->listeners[i], &reloads[i]);
         }
         release_settings(reloads[i].settings);
         tls_config_release(reloads[i].tls);

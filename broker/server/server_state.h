@@ -23,7 +23,6 @@ struct server_listener {
     struct mqtt_settings *settings;
     bool use_subject; /* the certificate's whole subject is the user name, not its common name */
     uint32_t connections_max;
-    uint32_t connections;
 };
 
 struct server {
@@ -40,6 +39,8 @@ struct server {
     uv_timer_t deadline_timer; /* the core's and the clients' next deadline */
     uint64_t deadline_ms;      /* for which it is armed */
     uint64_t started_ms;
+    uint64_t sockets_max;     /* what the limit of open files leaves for clients; 0: no limit */
+    uint64_t full_warning_ms; /* when running out of them was last logged; 0: never */
     uv_timer_t sys_timer;
     uv_timer_t drain_timer;
     uv_signal_t signals[3];
@@ -54,8 +55,8 @@ MUST_USE enum status server_open_listeners(struct server *server);
 void server_release_listeners(struct server *server);
 
 /* Takes over settings and certificates of a configuration that was read again, which must live from
- * then on. Errors: STATUS_INVALID (listeners were added, moved or removed), STATUS_IO (a
- * certificate); the log says which, and nothing has changed then. */
+ * then on. They count for new connections. Errors: STATUS_INVALID (listeners were added, moved or
+ * removed), STATUS_IO (a certificate); the log says which, and nothing has changed then. */
 MUST_USE enum status server_reload_listeners(struct server *server, const struct config *config);
 
 /* server_host.c */

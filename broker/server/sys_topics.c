@@ -71,6 +71,7 @@ struct sys_topics {
     uint64_t disconnected;
     uint64_t totals[LOADS];
     double averages[LOADS][WINDOWS];
+    uint64_t published_ms;
 };
 
 static uint64_t figure(const struct sys_figures *figures, size_t offset)
@@ -104,12 +105,12 @@ static void publish_number(struct sys_topics *topics, uint64_t now_ms, const cha
 }
 
 static void publish_load(struct sys_topics *topics, uint64_t now_ms, size_t load, double per_minute,
-                         uint32_t interval_s)
+                         double seconds)
 {
     for (size_t window = 0; window < WINDOWS; window++) {
         double *average = &topics->averages[load][window];
         double before = *average;
-        double keep = exp(-(double)interval_s / windows[window].seconds);
+        double keep = exp(-seconds / windows[window].seconds);
         *average = per_minute + keep * (before - per_minute);
         if (topics->started && fabs(*average - before) < 0.01) {
             continue;
@@ -120,6 +121,17 @@ static void publish_load(struct sys_topics *topics, uint64_t now_ms, size_t load
         (void)snprintf(text, sizeof text, "%.2f", *average);
         publish(topics, now_ms, name, text);
     }
+}
+
+/* The time that the totals have grown in. A reload may have changed the interval or have begun to
+ * publish late. */
+static double seconds_since(const struct sys_topics *topics, uint64_t now_ms, uint32_t interval_s,
+                            const struct sys_figures *figures)
+{
+    if (topics->started && now_ms > topics->published_ms) {
+        return (double)(now_ms - topics->published_ms) / 1000.0;
+    }
+    return figures->uptime_s > interval_s ? (double)figures->uptime_s : (double)interval_s;
 }
 
 enum status sys_topics_create(struct core *core, struct sys_topics **out)
@@ -159,11 +171,13 @@ void sys_topics_publish(struct sys_topics *topics, uint64_t now_ms, uint32_t int
         publish_number(topics, now_ms, "clients/disconnected", disconnected);
         publish_number(topics, now_ms, "clients/inactive", disconnected);
     }
+    double seconds = seconds_since(topics, now_ms, interval_s, figures);
     for (size_t i = 0; i < LOADS; i++) {
         uint64_t total = figure(figures, loads[i].offset);
         double since = (double)(total - topics->totals[i]);
         topics->totals[i] = total;
-        publish_load(topics, now_ms, i, since * 60.0 / interval_s, interval_s);
+        publish_load(topics, now_ms, i, since * 60.0 / seconds, seconds);
     }
     topics->started = true;
+    topics->published_ms = now_ms;
 }

@@ -12,15 +12,17 @@ import fs from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
+import tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import mqtt from 'mqtt'
+import WebSocket from 'ws'
 
 const here = path.dirname(fileURLToPath(import.meta.url))
 
 export const isMosquitto = process.env.BROKER === 'mosquitto'
 export const transports = ['tcp', 'tls', 'ws', 'wss']
 
-const executable = isMosquitto
+export const executable = isMosquitto
     ? '/usr/sbin/mosquitto'
     : path.resolve(process.env.DUNLIN ?? path.join(here, '../../build/dunlin'))
 const startTimeoutMs = 20_000
@@ -57,12 +59,32 @@ export function testCertificate() {
 }
 
 /*
+ * Makes a certificate and returns { cert, key } as paths and { pem }. `issuer` is what an earlier
+ * call returned; without one it signs itself. An authority may sign others.
+ */
+export function issueCertificate(name, { issuer, authority = false, subject, names } = {}) {
+    const base = path.join(scratchDir(), name)
+    const [cert, key, settings] = [`${base}.pem`, `${base}.key`, `${base}.cnf`]
+    fs.writeFileSync(settings, ['[req]', 'prompt = no', 'distinguished_name = dn', '[dn]',
+        ...(subject ?? [`CN = ${name}`]), '[ext]', `basicConstraints = CA:${authority}`,
+        `subjectAltName = ${names ?? `DNS:${name}`}`, ''].join('\n'))
+    execFileSync(
+        'openssl',
+        ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
+            '-days', '2', '-config', settings, '-extensions', 'ext', '-keyout', key, '-out', cert,
+            ...(issuer ? ['-CA', issuer.cert, '-CAkey', issuer.key] : [])],
+        { stdio: 'ignore' }
+    )
+    return { cert, key, pem: fs.readFileSync(cert) }
+}
+
+/*
  * Ports come from below the range that the kernel hands out for outgoing connections, and from a
  * slice that depends on the process id, so that test files which run at the same time do not meet.
  */
 let portNext = 10_000 + ((process.pid * 24) % 22_000)
 
-async function freePort() {
+export async function freePort() {
     for (;;) {
         const port = portNext
         portNext = port >= 32_000 ? 10_000 : port + 1
@@ -123,9 +145,13 @@ function listenerLines(ports, mosquittoStyle) {
  *
  * Unless `mosquittoStyle`, Dunlin gets two listeners that find out by themselves what a client
  * speaks (one of them with a certificate); with it, four listeners with a `protocol` each, which is
- * all that mosquitto knows. `config` is a list of further configuration lines.
+ * all that mosquitto knows. `config` is a list of further configuration lines. `listeners`, given
+ * the ports, returns all listener lines instead, and then nobody is let in unless `config` says so.
+ * `wrapper` is a program and its arguments that start the broker, `env` adds to its environment.
  */
-export async function startBroker({ config = [], mosquittoStyle = isMosquitto, args = [] } = {}) {
+export async function startBroker({
+    config = [], mosquittoStyle = isMosquitto, args = [], listeners, wrapper = [], env,
+} = {}) {
     let failure
     for (let attempt = 0; attempt < 3; attempt++) {
         const tcp = await freePort()
@@ -134,12 +160,20 @@ export async function startBroker({ config = [], mosquittoStyle = isMosquitto, a
             ? { tcp, tls, ws: await freePort(), wss: await freePort() }
             : { tcp, tls, ws: tcp, wss: tls }
         const file = path.join(scratchDir(), `broker-${tcp}.conf`)
-        const lines = ['allow_anonymous true', ...(isMosquitto ? ['user root'] : []), ...config,
-            ...listenerLines(ports, mosquittoStyle)]
-        fs.writeFileSync(file, lines.join('\n') + '\n')
-        const broker = new Broker(spawn(executable, ['-c', file, ...args], {
+        const configure = (changed) => {
+            const lines = listeners
+                ? [...changed, ...listeners(ports)]
+                : ['allow_anonymous true', ...(isMosquitto ? ['user root'] : []), ...changed,
+                    ...listenerLines(ports, mosquittoStyle)]
+            fs.writeFileSync(file, lines.join('\n') + '\n')
+        }
+        configure(config)
+        const [program, ...rest] = [...wrapper, executable, '-c', file, ...args]
+        const broker = new Broker(spawn(program, rest, {
             stdio: ['ignore', 'pipe', 'pipe'],
+            env: { ...process.env, ...env },
         }), ports)
+        broker.configure = configure
         try {
             await broker.accepting()
             return broker
@@ -149,6 +183,19 @@ export async function startBroker({ config = [], mosquittoStyle = isMosquitto, a
         }
     }
     throw failure
+}
+
+/* Starts a broker, runs `body(broker)` and stops it; a failure comes with the broker's log. */
+export async function withBroker(options, body) {
+    const broker = await startBroker(options)
+    try {
+        await body(broker)
+    } catch (error) {
+        error.message += `\n--- log ---\n${broker.log.slice(-4000)}`
+        broker.child.kill('SIGKILL')
+        throw error
+    }
+    await broker.stop()
 }
 
 class Broker {
@@ -194,6 +241,29 @@ class Broker {
         const scheme = { tcp: 'mqtt', tls: 'mqtts', ws: 'ws', wss: 'wss' }[transport]
         const where = transport.startsWith('ws') ? '/mqtt' : ''
         return `${scheme}://${host}:${this.ports[transport]}${where}`
+    }
+
+    /* Resolves when the log, from character `from` on, has a match for `pattern`. */
+    async logged(pattern, from = 0) {
+        const deadline = Date.now() + 15_000
+        for (;;) {
+            const found = this.log.slice(from).match(pattern)
+            if (found) {
+                return found
+            }
+            if (Date.now() > deadline) {
+                throw new Error(`the broker did not log ${pattern}`)
+            }
+            await delay(10)
+        }
+    }
+
+    /* Writes `config`, the lines that startBroker got, anew and reloads it. */
+    async reload(config, outcome = /: reloaded\n/) {
+        const from = this.log.length
+        this.configure(config)
+        this.child.kill('SIGHUP')
+        await this.logged(outcome, from)
     }
 
     /* Asks the broker to end as an operator does; anything but exit code 0 fails the test. */
@@ -327,6 +397,77 @@ export async function drained(client) {
     await within(marker, 'marker message')
     client.inbox = client.inbox.filter((m) => m.topic !== topic)
     await client.unsubscribeAsync(topic)
+}
+
+/* --- connections without an MQTT library --- */
+
+export function connectPacket(id, { version = 5, keepAlive = 0, user } = {}) {
+    const text = (value) => {
+        const bytes = Buffer.from(value)
+        return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 255]), bytes])
+    }
+    const body = Buffer.concat([
+        text(version === 3 ? 'MQIsdp' : 'MQTT'),
+        Buffer.from([version, user === undefined ? 0x02 : 0x82, keepAlive >> 8, keepAlive & 255]),
+        Buffer.from(version === 5 ? [0] : []), text(id), ...(user === undefined ? [] : [text(user)]),
+    ])
+    return packet(0x10, body)
+}
+
+/* One MQTT packet of up to 2 MB. */
+export function packet(first, body) {
+    const bytes = [first]
+    let left = body.length
+    do {
+        bytes.push((left & 127) | (left > 127 ? 128 : 0))
+        left >>= 7
+    } while (left > 0)
+    return Buffer.concat([Buffer.from(bytes), body])
+}
+
+/*
+ * Opens a connection that carries what the test says and nothing else. `received` is all that came,
+ * `has(n)` resolves when n bytes have, `closed` when it has ended. `silent` does not read.
+ */
+export async function rawConnection(broker, transport, { silent = false, ...options } = {}) {
+    const port = broker.ports[transport]
+    const ca = testCertificate().pem
+    const link = { received: Buffer.alloc(0), isClosed: false }
+    if (transport.startsWith('ws')) {
+        link.socket = new WebSocket(broker.url(transport), ['mqtt'], { ca, ...options })
+        link.send = (bytes) => link.socket.send(bytes)
+    } else {
+        link.socket = transport === 'tls'
+            ? tls.connect({ port, host: '127.0.0.1', ca, ...options })
+            : net.connect({ port, host: '127.0.0.1', ...options })
+        link.send = (bytes) => link.socket.write(bytes)
+    }
+    const opened = { tcp: 'connect', tls: 'secureConnect', ws: 'open', wss: 'open' }[transport]
+    link.closed = new Promise((resolve) => link.socket.once('close', (...how) => {
+        link.isClosed = true
+        resolve(how)
+    }))
+    if (!silent) {
+        link.socket.on(transport.startsWith('ws') ? 'message' : 'data', (chunk) => {
+            link.received = Buffer.concat([link.received, chunk])
+        })
+    }
+    link.has = async (count) => {
+        const deadline = Date.now() + 15_000
+        while (link.received.length < count) {
+            if (link.isClosed || Date.now() > deadline) {
+                throw new Error(`${link.received.length} of ${count} bytes came, closed: ${link.isClosed}`)
+            }
+            await delay(5)
+        }
+        return link.received
+    }
+    await within(once(link.socket, opened), `connection over ${transport}`)
+    link.socket.on('error', () => {})
+    const network = link.socket._socket ?? link.socket
+    link.port = network.localPort
+    link.cut = () => network.destroy()
+    return link
 }
 
 /* Runs a program to its end; resolves with its output and exit code. */

@@ -83,15 +83,15 @@ static void include_dir_reads_in_mosquittos_order(void **state)
     assert_int_equal(load("main.conf", NULL, 0, &config), STATUS_INVALID);
     assert_string_equal(
         reports.text,
-        "00.conf W1: \"persistence\" is known but not served yet and has no effect: sessions and "
+        "00.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
         "retained messages are kept in memory only\n"
         "00.conf W2: \"include_dir\" in an included file has no effect\n"
-        "a.conf W1: \"persistence\" is known but not served yet and has no effect: sessions and "
+        "a.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
         "retained messages are kept in memory only\n"
-        "B.conf W2: \"persistence\" is known but not served yet and has no effect: sessions and "
+        "B.conf W2: \"persistence true\" is not served yet and has no effect: sessions and "
         "retained messages are kept in memory only\n"
         "B.conf E3: unknown key \"nonsense\"\n"
-        "b.conf W1: \"persistence\" is known but not served yet and has no effect: sessions and "
+        "b.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
         "retained messages are kept in memory only\n"
         "main.conf E5: bad value \"9\" for \"max_qos\": expected a number from 0 to 2\n");
 

@@ -527,11 +527,14 @@ static void tls_pairs_and_their_rules(void **state)
 static void known_keys_warn_or_refuse(void **state)
 {
     (void)state;
+    check_reports(OPEN "persistence false\n", STATUS_OK, "");
+    check_reports(OPEN "persistence maybe\n", STATUS_INVALID,
+                  "E3: bad value \"maybe\" for \"persistence\": expected true or false\n");
     check_reports(
         OPEN "persistence true\nconnection cloud\naddress a:1883\ntopic # both 2\n"
              "remote_password secret\nauth_opt_host x\nautosave_interval 5\n",
         STATUS_OK,
-        "W3: \"persistence\" is known but not served yet and has no effect: sessions and "
+        "W3: \"persistence true\" is not served yet and has no effect: sessions and "
         "retained messages are kept in memory only\n"
         "W4: \"connection\" is known but not served yet and has no effect: there are no "
         "bridges\n"

@@ -419,7 +419,7 @@ static void a_stuck_pipe_does_not_block(void **state)
     (void)state;
     int ends[2];
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    assert_int_equal(fcntl(ends[1], F_SETPIPE_SZ, 4096), 4096);
+    assert_int_equal(fcntl(ends[1], F_SETPIPE_SZ, 16384), 16384);
     assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
     int standard_error = dup(STDERR_FILENO);
     struct log_options options = LOG_OPTIONS_DEFAULT;

@@ -2,6 +2,9 @@
  * Connections over real sockets, with client and server in one thread: the rules that connection.h
  * promises its users, and what happens when memory runs out.
  */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -399,6 +402,56 @@ static void large_output_waits_for_the_reader(void **state)
     shared_release(f->to_reference);
 }
 
+/* Whoever goes on sending after the end is cut off long before the deadline. */
+static void lingering_is_not_for_ever(void **state)
+{
+    struct fixture *f = *state;
+    static const char chunk[1 << 16];
+    int fd = client_open(f);
+    connection_close(f->connection, WEBSOCKET_NORMAL, "go");
+    RUN_UNTIL(f, f->closes == 1);
+    uint64_t end_ms = uv_now(&f->uv) + LISTENER_CLOSE_MS;
+    for (;;) {
+        if (send(fd, chunk, sizeof chunk, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN) {
+            break;
+        }
+        turn(f);
+        assert_true(uv_now(&f->uv) < end_ms);
+    }
+    close(fd);
+    RUN_UNTIL(f, transport_loop_statistics(f->loop)->sockets_current == 0);
+}
+
+/* What the kernel takes at once and what it takes later: all of it, and nothing twice. */
+static void counts_what_was_sent(void **state)
+{
+    struct fixture *f = *state;
+    static char sink[1 << 16];
+    const struct transport_statistics *statistics = transport_loop_statistics(f->loop);
+    int fd = client_open(f);
+    f->to_send = bytes_of_string("at once");
+    connection_wake(f->connection);
+    assert_int_equal(client_receive(f, fd, sink, 7), 7);
+    assert_int_equal(statistics->bytes_sent, 7);
+    f->to_reference = mem_zalloc(sizeof(struct shared) + BIG_BYTES);
+    assert_non_null(f->to_reference);
+    *f->to_reference = (struct shared){1, destroy_block};
+    f->references_left = 1;
+    connection_wake(f->connection);
+    RUN_UNTIL(f, connection_unsent_bytes(f->connection) != 0);
+    assert_true(statistics->bytes_sent < BIG_BYTES);
+    size_t got = 7;
+    for (size_t n = 1; got < BIG_BYTES + 7 && n != 0; got += n) {
+        n = client_receive(f, fd, sink, sizeof sink);
+    }
+    RUN_UNTIL(f, connection_unsent_bytes(f->connection) == 0);
+    assert_int_equal(got, BIG_BYTES + 7);
+    assert_int_equal(statistics->bytes_sent, got);
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1 && f->to_reference->references == 1);
+    shared_release(f->to_reference);
+}
+
 static void destroy_ends_everything(void **state)
 {
     struct fixture *f = *state;
@@ -607,6 +660,195 @@ static void closed_listener_keeps_its_connections(void **state)
     RUN_UNTIL(f, f->closes == 1);
 }
 
+static struct listener_options options_like(struct fixture *f)
+{
+    struct listener_options options = listener_options_default();
+    options.ctx = f;
+    return options;
+}
+
+/* Sends an upgrade request as from a page of `origin`; gives the first line of the answer. */
+static void upgrade_from(struct fixture *f, const char *origin, char answer[13])
+{
+    char request[512];
+    int fd = client_connect(f);
+    (void)snprintf(request, sizeof request,
+                   "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                   "Origin: %s\r\n\r\n",
+                   origin);
+    client_send(fd, request);
+    memset(answer, 0, 13);
+    (void)client_receive(f, fd, answer, 12);
+    close(fd);
+}
+
+static void configure_counts_for_new_connections(void **state)
+{
+    struct fixture *f = *state;
+    char answer[13];
+    const char *origins[] = {"https://a.example"};
+    upgrade_from(f, "https://b.example", answer);
+    assert_string_equal(answer, "HTTP/1.1 101");
+    struct listener_options options = options_like(f);
+    options.origins = origins;
+    options.origin_count = 1;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    origins[0] = "https://c.example"; /* the listener has its own copy */
+    upgrade_from(f, "https://b.example", answer);
+    assert_string_equal(answer, "HTTP/1.1 403");
+    upgrade_from(f, "https://a.example", answer);
+    assert_string_equal(answer, "HTTP/1.1 101");
+    mem_fail_at(1);
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_NO_MEMORY);
+    mem_fail_at(0);
+    upgrade_from(f, "https://c.example", answer);
+    assert_string_equal(answer, "HTTP/1.1 403");
+    options.http_head_bytes_max = 100;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    upgrade_from(f, "https://c.example", answer);
+    assert_string_equal(answer, "HTTP/1.1 431");
+    options.http_head_bytes_max = LISTENER_HTTP_HEAD_BYTES;
+    options.handshake_timeout_ms = 1;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    int fd = client_connect(f);
+    assert_true(client_sees_end(f, fd));
+    assert_string_equal(f->refusal, "silent after connecting");
+    close(fd);
+}
+
+/* Waits until nothing but the clock is left to do. */
+static void run_for(struct fixture *f, uint64_t ms)
+{
+    uint64_t end = uv_hrtime() + ms * 1000000;
+    while (uv_hrtime() < end) {
+        turn(f);
+    }
+}
+
+static void run_until_pings(struct fixture *f, uint64_t count)
+{
+    const struct transport_statistics *statistics = transport_loop_statistics(f->loop);
+    uint64_t end = uv_hrtime() + UINT64_C(10) * 1000000000;
+    while (statistics->pings_sent < count && uv_hrtime() < end) {
+        turn(f);
+    }
+    assert_int_equal(statistics->pings_sent, count);
+}
+
+static void ping_interval_may_change_under_a_connection(void **state)
+{
+    struct fixture *f = *state;
+    const struct transport_statistics *statistics = transport_loop_statistics(f->loop);
+    struct listener_options options = options_like(f);
+    char answer[256];
+    options.ping_interval_ms = 100;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    int fd = client_connect(f);
+    client_send(fd, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+                    "dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+    RUN_UNTIL(f, f->opens == 1);
+    options.ping_interval_ms = 20;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    /* Silent for five new intervals by now, but nobody has asked it yet. */
+    run_until_pings(f, 1);
+    assert_int_equal(f->closes, 0);
+    client_send(fd, "\x8a\x80\x01\x02\x03\x04"); /* a pong */
+    run_until_pings(f, 2);
+    options.ping_interval_ms = 0;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    run_for(f, 100);
+    assert_int_equal(statistics->pings_sent, 2);
+    assert_int_equal(f->closes, 0);
+    assert_true(recv(fd, answer, sizeof answer, MSG_DONTWAIT) > 0);
+    close(fd);
+    RUN_UNTIL(f, f->closes == 1);
+}
+
+static bool accept_two(void *ctx, struct listener *listener)
+{
+    (void)ctx;
+    return listener_sockets(listener) <= 2;
+}
+
+/* Also sockets that have not said anything. */
+static void sockets_count_from_accept_on(void **state)
+{
+    struct fixture *f = *state;
+    const struct transport_statistics *statistics = transport_loop_statistics(f->loop);
+    char error[256];
+    struct listener_options options = options_like(f);
+    listener_close(f->listener);
+    options.host = "127.0.0.1";
+    options.handler.accept = accept_two;
+    options.handler.open = on_open;
+    options.handler.on_bytes = on_bytes;
+    options.handler.on_output = on_output;
+    options.handler.on_close = on_close;
+    options.handler.on_refused = on_refused;
+    assert_int_equal(listener_create(f->loop, &options, &f->listener, error, sizeof error),
+                     STATUS_OK);
+    assert_int_equal(listener_sockets(f->listener), 0);
+    int silent[] = {client_connect(f), client_connect(f)};
+    RUN_UNTIL(f, listener_sockets(f->listener) == 2);
+    int third = client_connect(f);
+    client_send(third, "\x10");
+    assert_true(client_sees_end(f, third));
+    assert_string_equal(f->refusal, "too many connections");
+    assert_int_equal(listener_sockets(f->listener), 2);
+    close(third);
+    close(silent[0]);
+    RUN_UNTIL(f, listener_sockets(f->listener) == 1);
+    int fourth = client_open(f);
+    /* And all of the loop's: beyond that a client is closed at once, without a byte from it. */
+    RUN_UNTIL(f, statistics->sockets_current == 2);
+    options.sockets_max = 2;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        int fifth = client_connect(f);
+        assert_true(client_sees_end(f, fifth));
+        close(fifth);
+        assert_int_equal(f->refusals, i + 2);
+    }
+    assert_string_equal(f->refusal, "no room for more sockets");
+    close(fourth);
+    close(silent[1]);
+    RUN_UNTIL(f, f->closes == 1);
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+/* The listening socket's own options are what accepted ones begin with. */
+static void socket_options_follow_the_settings(void **state)
+{
+    struct fixture *f = *state;
+    int fd = -1;
+    for (int i = 3; i < 64 && fd < 0; i++) { /* the only listening socket here */
+        int listens = 0;
+        socklen_t len = sizeof listens;
+        if (getsockopt(i, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens != 0) {
+            fd = i;
+        }
+    }
+    assert_true(fd >= 0);
+    assert_int_not_equal(option_of(fd, IPPROTO_TCP, TCP_NODELAY), 0);
+    assert_int_not_equal(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+    assert_int_equal(option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE), LISTENER_KEEPALIVE_S);
+    struct listener_options options = options_like(f);
+    options.nodelay = false;
+    options.keepalive_s = 0;
+    assert_int_equal(listener_configure(f->listener, &options), STATUS_OK);
+    assert_int_equal(option_of(fd, IPPROTO_TCP, TCP_NODELAY), 0);
+    assert_int_equal(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -621,6 +863,8 @@ int main(void)
         TEST(open_may_refuse),
         TEST(pause_stops_reading),
         TEST(large_output_waits_for_the_reader),
+        TEST(lingering_is_not_for_ever),
+        TEST(counts_what_was_sent),
         TEST(destroy_ends_everything),
         TEST(close_all),
         TEST(one_reader_does_not_starve_the_others),
@@ -630,6 +874,10 @@ int main(void)
         TEST(unix_socket),
         TEST(ipv6),
         TEST(closed_listener_keeps_its_connections),
+        TEST(configure_counts_for_new_connections),
+        TEST(ping_interval_may_change_under_a_connection),
+        TEST(sockets_count_from_accept_on),
+        TEST(socket_options_follow_the_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
