@@ -172,9 +172,8 @@ void connection_send_text(struct connection *connection, bool text);
  */
 void connection_begin_message(struct connection *connection, struct output *output, bool text);
 
-/* When the last byte arrived (any byte: payload, pong, handshake), or, while reading is paused, when
- * the peer was last seen to take some; on transport_loop_now_ms's
- * clock. */
+/* When the last byte arrived (any byte: payload, pong, handshake), or, while reading is paused,
+ * when the peer was last seen to take some; on transport_loop_now_ms's clock. */
 uint64_t connection_last_inbound_ms(struct connection *connection);
 
 /* Writes "address:port" into `text` and returns it. */

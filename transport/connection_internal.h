@@ -97,7 +97,7 @@ struct connection {
     bool turn_full : 1;      /* has read its share of this turn */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
     uint8_t pings_unanswered : 2;
-    uint8_t address_bytes;   /* 4, 16, or 0 for a Unix socket */
+    uint8_t address_bytes; /* 4, 16, or 0 for a Unix socket */
     uint16_t port;
     struct timer timer;  /* handshake, then pings, then the steps of the end */
     uint8_t address[16]; /* network order; IPv4 in the first four */
