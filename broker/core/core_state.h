@@ -1,8 +1,9 @@
 /*
  * core_state: the structures behind core.h, seen by the core's own files only.
  *
- * session.c opens and ends sessions, subscribe.c keeps subscriptions and shared groups, router.c
- * brings a message to sessions, delivery.c hands it to clients.
+ * session.c opens and ends sessions, session_queue.c fills and empties their queues, subscribe.c
+ * keeps subscriptions and shared groups, router.c brings a message to sessions, delivery.c hands it
+ * to clients.
  */
 #ifndef BROKER_CORE_STATE_H
 #define BROKER_CORE_STATE_H
@@ -120,7 +121,7 @@ void session_forget(struct core *core, struct session *session);
 /* The session's timer fired: its will is due, or it has expired. */
 void session_on_timer(struct core *core, uint64_t now_ms, struct session *session);
 
-/* router.c */
+/* session_queue.c */
 
 /* The QoS at which a subscription of `subscription_qos` gets a message of `message_qos`. */
 static inline uint8_t delivery_qos(const struct core *core, uint8_t message_qos,
@@ -148,8 +149,6 @@ void slot_release_message(struct session *session, struct slot *slot);
  * SLOT_EMPTY. */
 void slot_release(struct core *core, struct session *session, struct slot *slot);
 
-/* delivery.c */
-
 /* Takes a slot of the queue out of the byte counts, before it is released or moved. */
 void session_leave_queue(struct core *core, struct session *session, const struct slot *slot);
 
@@ -158,6 +157,11 @@ void session_pop(struct core *core, struct session *session);
 
 /* Drops all that waits. */
 void session_clear_queue(struct core *core, struct session *session);
+
+/* Drops one reference; the last one frees the group. */
+void share_group_release(struct share_group *group);
+
+/* delivery.c */
 
 /* Releases what the last delivery borrowed. */
 void core_end_loan(struct core *core);
@@ -174,8 +178,6 @@ void session_update_groups(struct core *core, struct session *session);
  * away. False when there was nobody. */
 bool share_group_deliver(struct core *core, struct share_group *group, struct message *message,
                          const struct session *except, bool online_only);
-
-void share_group_release(struct share_group *group);
 
 /* Gives what the session got through shared subscriptions, and has not begun at QoS 2, to other
  * members (4.8.2). */

@@ -7,30 +7,6 @@
 /* Slots passed over, or retained topics looked at, in one core_next. */
 enum { NEXT_WORK_MAX = 512, SCAN_BUDGET = 64 };
 
-void session_leave_queue(struct core *core, struct session *session, const struct slot *slot)
-{
-    if (slot->kind == SLOT_PUBLISH) {
-        size_t size = message_size(slot->message);
-        session->queued_bytes -= size;
-        core->stats.queued_bytes -= size;
-    }
-}
-
-void session_pop(struct core *core, struct session *session)
-{
-    struct slot *slot = slot_queue_first(&session->queue);
-    session_leave_queue(core, session, slot);
-    slot_release(core, session, slot);
-    slot_queue_pop(&session->queue, &core->pool);
-}
-
-void session_clear_queue(struct core *core, struct session *session)
-{
-    while (session->queue.count != 0) {
-        session_pop(core, session);
-    }
-}
-
 /* What a delivery points to once its slot is gone lives until the next one. */
 void core_end_loan(struct core *core)
 {

@@ -29,15 +29,6 @@ static bool is_group_key(const struct map_node *node, const void *key)
     return bytes_equal(group_key((const struct share_group *)(const void *)node), *wanted);
 }
 
-void share_group_release(struct share_group *group)
-{
-    ENSURE(group->references != 0);
-    if (--group->references == 0) {
-        mem_free(group->members);
-        mem_free(group);
-    }
-}
-
 static void place_member(struct share_group *group, uint32_t index, struct share_member *member)
 {
     group->members[index] = member;

@@ -1,0 +1,178 @@
+/* A session's queue: what goes in, what goes out, and what a slot holds. */
+#include "core_state.h"
+
+#include "mem.h"
+
+void session_wake(struct core *core, struct session *session)
+{
+    if (session->client != NULL && !session->output_pending && !session->blocked) {
+        session->output_pending = true;
+        core->effects.output_ready(core->effects.ctx, session->client);
+    }
+}
+
+void share_group_release(struct share_group *group)
+{
+    ENSURE(group->references != 0);
+    if (--group->references == 0) {
+        mem_free(group->members);
+        mem_free(group);
+    }
+}
+
+void slot_release_message(struct session *session, struct slot *slot)
+{
+    if (slot->packet_id != 0) {
+        session->inflight_bytes -= message_size(slot->message);
+    }
+    message_release(slot->message);
+    slot->message = NULL;
+}
+
+void slot_release(struct core *core, struct session *session, struct slot *slot)
+{
+    switch ((enum slot_kind)slot->kind) {
+    case SLOT_EMPTY:
+        return;
+    case SLOT_SCAN:
+        session->scans--;
+        retained_cursor_close(slot->scan->cursor);
+        mem_free(slot->scan);
+        slot->kind = SLOT_EMPTY;
+        return;
+    case SLOT_PUBLISH:
+        slot_release_message(session, slot);
+        break;
+    case SLOT_PUBREL:
+        break;
+    }
+    if (slot->is_shared) {
+        share_group_release(slot->group);
+        session->shared_slots--;
+    } else if (slot->has_list) {
+        mem_free(slot->list);
+    }
+    if (slot->in_quota) {
+        session->quota_used--;
+    }
+    core->stats.queued_messages--;
+    slot->kind = SLOT_EMPTY;
+}
+
+void session_leave_queue(struct core *core, struct session *session, const struct slot *slot)
+{
+    if (slot->kind == SLOT_PUBLISH) {
+        size_t size = message_size(slot->message);
+        session->queued_bytes -= size;
+        core->stats.queued_bytes -= size;
+    }
+}
+
+void session_pop(struct core *core, struct session *session)
+{
+    struct slot *slot = slot_queue_first(&session->queue);
+    session_leave_queue(core, session, slot);
+    slot_release(core, session, slot);
+    slot_queue_pop(&session->queue, &core->pool);
+}
+
+void session_clear_queue(struct core *core, struct session *session)
+{
+    while (session->queue.count != 0) {
+        session_pop(core, session);
+    }
+}
+
+/* One copy carries the identifiers of all subscriptions that match (3.3.4). Without memory the new
+ * one is left out. */
+static void add_identifier(struct slot *slot, uint32_t identifier)
+{
+    if (identifier == 0) {
+        return;
+    }
+    if (!slot->has_list && slot->identifier == 0) {
+        slot->identifier = identifier;
+        return;
+    }
+    size_t count = slot->has_list ? slot->list->count : 1;
+    if (count >= CORE_IDENTIFIERS_MAX) {
+        return;
+    }
+    struct identifier_list *list = mem_realloc(slot->has_list ? slot->list : NULL,
+                                               sizeof *list + (count + 1) * sizeof(uint32_t));
+    if (list == NULL) {
+        return;
+    }
+    if (!slot->has_list) {
+        list->identifiers[0] = slot->identifier;
+    }
+    list->identifiers[count] = identifier;
+    list->count = count + 1;
+    slot->list = list;
+    slot->has_list = 1;
+}
+
+static bool is_over_limit(const struct core *core, const struct session *session,
+                          const struct message *message)
+{
+    const struct core_options *options = &core->options;
+    return (options->queued_messages_max != 0 &&
+            session->queue.count >= options->queued_messages_max) ||
+           (options->queued_bytes_max != 0 && session->queue.count != 0 &&
+            session->queued_bytes + message_size(message) > options->queued_bytes_max);
+}
+
+bool session_is_full(struct core *core, struct session *session, const struct message *message)
+{
+    while (is_over_limit(core, session, message)) {
+        const struct slot *first = slot_queue_first(&session->queue);
+        if (first->kind != SLOT_PUBLISH || !message_is_expired(first->message, core->now_ms)) {
+            return true;
+        }
+        core->stats.expired++;
+        session_pop(core, session);
+    }
+    return false;
+}
+
+void session_enqueue(struct core *core, struct session *session, struct message *message,
+                     const struct subscription *subscription, struct share_group *group)
+{
+    uint8_t qos = delivery_qos(core, message->qos, subscription->qos);
+    bool retain = subscription->retain_as_published && message->retain;
+    /* A session whose subscriptions overlap gets one copy, at the highest QoS [MQTT-3.3.4-2]. */
+    struct slot *last = slot_queue_last(&session->queue);
+    if (group == NULL && last != NULL && last->kind == SLOT_PUBLISH && last->message == message &&
+        !last->is_shared) {
+        last->qos = (qos > last->qos ? qos : last->qos) & 3U;
+        last->retain |= retain;
+        add_identifier(last, subscription->identifier);
+        return;
+    }
+    if (session->client == NULL && qos == 0 && !core->options.queue_qos0) {
+        return;
+    }
+    struct slot *slot = NULL;
+    if (!session_is_full(core, session, message)) {
+        slot = slot_queue_push(&session->queue, &core->pool);
+    }
+    if (slot == NULL) {
+        core->stats.dropped++;
+        return;
+    }
+    slot->kind = SLOT_PUBLISH;
+    slot->message = message_hold(message);
+    slot->qos = qos & 3U;
+    slot->retain = retain;
+    slot->identifier = subscription->identifier;
+    if (group != NULL) {
+        slot->is_shared = 1;
+        slot->group = group;
+        group->references++;
+        session->shared_slots++;
+    }
+    session->queued_bytes += message_size(message);
+    core->stats.queued_bytes += message_size(message);
+    core->stats.queued_messages++;
+    session_wake(core, session);
+}
