@@ -37,7 +37,8 @@ enum {
 
 /* What a listener speaks: a set. TLS is spoken when the listener has certificates. */
 enum config_protocol {
-    CONFIG_PROTOCOL_ANY,        /* MQTT and MQTT over WebSocket, told apart by the first bytes */
+    CONFIG_PROTOCOL_DEFAULT,    /* MQTT and MQTT over WebSocket; with certificates TLS only */
+    CONFIG_PROTOCOL_ANY,        /* the same, and with certificates both with and without TLS */
     CONFIG_PROTOCOL_MQTT,       /* MQTT only */
     CONFIG_PROTOCOL_WEBSOCKETS, /* MQTT over WebSocket only */
 };

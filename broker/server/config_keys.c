@@ -61,7 +61,7 @@ const struct config_key config_keys[] = {
     {"listener", CUSTOM(config_set_listener)},
     {"port", CUSTOM(config_set_port)},
     {"bind_address", CUSTOM(config_set_bind_address)},
-    {"protocol", CHOICE(protocols), AT_L(protocol), .initial = CONFIG_PROTOCOL_ANY},
+    {"protocol", CHOICE(protocols), AT_L(protocol), .initial = CONFIG_PROTOCOL_DEFAULT},
     {"socket_domain", CHOICE(families), AT_L(family), .initial = CONFIG_FAMILY_ANY},
     {"max_connections", U32(-1, INT32_MAX), AT_L(max_connections), .initial = UNLIMITED},
     {"max_qos", U32(0, 2), AT_L(max_qos), .initial = 2},

@@ -78,6 +78,7 @@ static unsigned speaks(const struct config_listener *listener)
         return LISTENER_RAW;
     case CONFIG_PROTOCOL_WEBSOCKETS:
         return LISTENER_WEBSOCKET;
+    case CONFIG_PROTOCOL_DEFAULT:
     case CONFIG_PROTOCOL_ANY:
         break;
     }
@@ -97,6 +98,17 @@ static enum listener_family family_of(const struct config_listener *listener)
     return LISTENER_FAMILY_ANY;
 }
 
+/* A port that was given certificates is expected to keep others out, unless it was said otherwise.
+ */
+static enum listener_tls tls_mode_of(const struct config_listener *listener)
+{
+    if (listener->certificate_count == 0) {
+        return LISTENER_TLS_NONE;
+    }
+    return listener->protocol == CONFIG_PROTOCOL_ANY ? LISTENER_TLS_OPTIONAL
+                                                     : LISTENER_TLS_REQUIRED;
+}
+
 static struct listener_options options_of(const struct config *config,
                                           const struct config_listener *wanted,
                                           struct server_listener *listener, struct tls_config *tls)
@@ -107,7 +119,7 @@ static struct listener_options options_of(const struct config *config,
     options.family = family_of(wanted);
     options.port = wanted->port;
     options.speaks = speaks(wanted);
-    options.tls = tls == NULL ? LISTENER_TLS_NONE : LISTENER_TLS_REQUIRED;
+    options.tls = tls_mode_of(wanted);
     options.tls_config = tls;
     options.subprotocols = subprotocols;
     options.subprotocol_count = sizeof subprotocols / sizeof *subprotocols;

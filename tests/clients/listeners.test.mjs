@@ -46,6 +46,32 @@ test('a listener with a protocol speaks no other', () =>
         await (await connect(broker, 'ws', '5')).endAsync()
     }))
 
+test('one port speaks everything: protocol any with a certificate', { skip: isMosquitto }, async () => {
+    const { cert, key } = testCertificate()
+    const listeners = ({ tcp, tls: other }) => [
+        `listener ${tcp} 127.0.0.1`, 'protocol any', `certfile ${cert}`, `keyfile ${key}`,
+        `listener ${other} 127.0.0.1`, `certfile ${cert}`, `keyfile ${key}`,
+    ]
+    await withBroker({ config: ['allow_anonymous true'], listeners }, async (broker) => {
+        const [everything, secure] = [broker.ports.tcp, broker.ports.tls]
+        broker.ports = { tcp: everything, tls: everything, ws: everything, wss: everything }
+        const clients = await Promise.all(transports.map((transport) => connect(broker, transport, '5')))
+        const topic = topicName('one-port')
+        await clients[0].subscribeAsync(topic, { qos: 1 })
+        for (const [i, client] of clients.entries()) {
+            await client.publishAsync(topic, transports[i], { qos: 1 })
+        }
+        assert.deepEqual((await clients[0].received(4)).map((m) => m.text).sort(), [...transports].sort())
+        await Promise.all(clients.map((client) => client.endAsync()))
+        /* Without `any` a port with a certificate lets nobody in without TLS. */
+        broker.ports = { tcp: secure, tls: secure, ws: secure, wss: secure }
+        for (const transport of ['tcp', 'ws']) {
+            await assert.rejects(connect(broker, transport, '5', { connectTimeout: 2000 }))
+        }
+        await (await connect(broker, 'wss', '5')).endAsync()
+    })
+})
+
 describe('subprotocols', () => {
     /* The offered list, and what has to come back. */
     const offers = [

@@ -103,7 +103,7 @@ static void no_listener_means_loopback_with_anonymous(void **state)
         assert_true(listener->allow_anonymous);
         assert_true(listener->allow_zero_length_clientid);
         assert_string_equal(listener->auto_id_prefix, "auto-");
-        assert_int_equal(listener->protocol, CONFIG_PROTOCOL_ANY);
+        assert_int_equal(listener->protocol, CONFIG_PROTOCOL_DEFAULT);
         assert_int_equal(listener->max_qos, 2);
         assert_int_equal(listener->max_topic_alias, 10);
         assert_true(listener->max_connections == CONFIG_UNLIMITED);
