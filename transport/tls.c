@@ -134,6 +134,15 @@ static void prefer_what_is_cheap(mbedtls_ssl_config *ssl)
 #endif
 }
 
+static void refuse_before_tls_1_2(mbedtls_ssl_config *ssl)
+{
+#if MBEDTLS_VERSION_NUMBER >= 0x03020000
+    mbedtls_ssl_conf_min_tls_version(ssl, MBEDTLS_SSL_VERSION_TLS1_2);
+#else
+    mbedtls_ssl_conf_min_version(ssl, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#endif
+}
+
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
 
 static int parse_key(struct tls_config *config, mbedtls_pk_context *key, const char *path)
@@ -371,7 +380,7 @@ static int configure(struct tls_config *config, const struct tls_options *option
         return error;
     }
     mbedtls_ssl_conf_rng(ssl, mbedtls_ctr_drbg_random, &config->random);
-    mbedtls_ssl_conf_min_version(ssl, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+    refuse_before_tls_1_2(ssl);
     prefer_what_is_cheap(ssl);
 #if defined(MBEDTLS_SSL_RENEGOTIATION)
     mbedtls_ssl_conf_renegotiation(ssl, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
