@@ -13,8 +13,16 @@ enum {
     OPTION_RESERVED_BEFORE_5 = 0xFC,
 };
 
+/* What all four packets begin with. */
+struct head {
+    uint16_t packet_id;
+    uint32_t identifier;
+    struct bytes reason_string;
+    struct reader entries;
+};
+
 static enum mqtt_reason read_properties(struct reader *reader, enum mqtt_property_place place,
-                                        struct mqtt_subscribe *out)
+                                        struct head *out)
 {
     struct mqtt_properties properties;
     mqtt_properties_open(&properties, reader, place);
@@ -22,17 +30,18 @@ static enum mqtt_reason read_properties(struct reader *reader, enum mqtt_propert
     while (mqtt_properties_next(&properties, &property)) {
         if (property.id == MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER) {
             out->identifier = property.number;
+        } else if (property.id == MQTT_PROPERTY_REASON_STRING) {
+            out->reason_string = property.value;
         }
     }
     return mqtt_properties_reason(&properties);
 }
 
-/* Packet identifier and properties, which SUBSCRIBE and UNSUBSCRIBE have in common. */
 static enum mqtt_reason read_head(struct bytes body, enum mqtt_version version,
-                                  enum mqtt_property_place place, struct mqtt_subscribe *out)
+                                  enum mqtt_property_place place, struct head *out)
 {
     struct reader reader = reader_of(body);
-    *out = (struct mqtt_subscribe){.packet_id = reader_u16(&reader), .version = version};
+    *out = (struct head){.packet_id = reader_u16(&reader)};
     if (out->packet_id == 0) {
         return MQTT_MALFORMED_PACKET; /* or the body ended: the same answer */
     }
@@ -44,6 +53,14 @@ static enum mqtt_reason read_head(struct bytes body, enum mqtt_version version,
     }
     out->entries = reader;
     return MQTT_SUCCESS;
+}
+
+static struct mqtt_subscribe subscribe_of(const struct head *head, enum mqtt_version version)
+{
+    return (struct mqtt_subscribe){.packet_id = head->packet_id,
+                                   .identifier = head->identifier,
+                                   .entries = head->entries,
+                                   .version = version};
 }
 
 static enum mqtt_reason check_options(uint8_t options, struct bytes filter,
@@ -70,7 +87,9 @@ static enum mqtt_reason check_options(uint8_t options, struct bytes filter,
 enum mqtt_reason mqtt_subscribe_decode(struct bytes body, enum mqtt_version version,
                                        struct mqtt_subscribe *out)
 {
-    enum mqtt_reason reason = read_head(body, version, MQTT_PLACE_SUBSCRIBE, out);
+    struct head head;
+    enum mqtt_reason reason = read_head(body, version, MQTT_PLACE_SUBSCRIBE, &head);
+    *out = subscribe_of(&head, version);
     if (reason != MQTT_SUCCESS) {
         return reason;
     }
@@ -93,7 +112,9 @@ enum mqtt_reason mqtt_subscribe_decode(struct bytes body, enum mqtt_version vers
 enum mqtt_reason mqtt_unsubscribe_decode(struct bytes body, enum mqtt_version version,
                                          struct mqtt_subscribe *out)
 {
-    enum mqtt_reason reason = read_head(body, version, MQTT_PLACE_UNSUBSCRIBE, out);
+    struct head head;
+    enum mqtt_reason reason = read_head(body, version, MQTT_PLACE_UNSUBSCRIBE, &head);
+    *out = subscribe_of(&head, version);
     if (reason != MQTT_SUCCESS) {
         return reason;
     }
@@ -209,17 +230,20 @@ static bool reason_is_allowed(enum mqtt_type type, enum mqtt_version version,
 }
 
 void mqtt_suback_encode(struct writer *writer, enum mqtt_type type, enum mqtt_version version,
-                        uint16_t packet_id, struct bytes reasons)
+                        const struct mqtt_suback *suback)
 {
     size_t packet = mqtt_packet_open(writer, type, 0);
-    writer_u16(writer, packet_id);
+    writer_u16(writer, suback->packet_id);
     if (version == MQTT_VERSION_5) {
-        mqtt_varint_write(writer, 0);
-        writer_bytes(writer, reasons);
+        size_t properties = mqtt_length_open(writer);
+        mqtt_property_write_bytes_if_any(writer, MQTT_PROPERTY_REASON_STRING,
+                                         suback->reason_string);
+        mqtt_length_close(writer, properties);
+        writer_bytes(writer, suback->reasons);
     } else if (type == MQTT_SUBACK) {
-        for (size_t i = 0; i < reasons.len; i++) {
-            bool refused = reasons.data[i] >= MQTT_UNSPECIFIED_ERROR;
-            writer_u8(writer, refused ? MQTT_UNSPECIFIED_ERROR : reasons.data[i]);
+        for (size_t i = 0; i < suback->reasons.len; i++) {
+            uint8_t reason = suback->reasons.data[i];
+            writer_u8(writer, reason >= MQTT_UNSPECIFIED_ERROR ? MQTT_UNSPECIFIED_ERROR : reason);
         }
     }
     mqtt_length_close(writer, packet);
@@ -228,14 +252,15 @@ void mqtt_suback_encode(struct writer *writer, enum mqtt_type type, enum mqtt_ve
 enum mqtt_reason mqtt_suback_decode(struct bytes body, enum mqtt_type type,
                                     enum mqtt_version version, struct mqtt_suback *out)
 {
-    struct mqtt_subscribe head;
+    struct head head;
     *out = (struct mqtt_suback){0};
     enum mqtt_reason reason = read_head(body, version, MQTT_PLACE_SUBACK, &head);
     if (reason != MQTT_SUCCESS) {
         return reason;
     }
-    out->packet_id = head.packet_id;
-    out->reasons = reader_rest(&head.entries);
+    *out = (struct mqtt_suback){.packet_id = head.packet_id,
+                                .reasons = reader_rest(&head.entries),
+                                .reason_string = head.reason_string};
     bool has_reasons = version == MQTT_VERSION_5 || type == MQTT_SUBACK;
     if (has_reasons != (out->reasons.len != 0)) {
         return MQTT_MALFORMED_PACKET;

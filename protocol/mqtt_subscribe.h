@@ -48,17 +48,15 @@ void mqtt_subscribe_encode(struct writer *writer, enum mqtt_version version, uin
 void mqtt_unsubscribe_encode(struct writer *writer, enum mqtt_version version, uint16_t packet_id,
                              const struct bytes *filters, size_t count);
 
-/*
- * SUBACK (reasons: one byte each; failures become 0x80 before MQTT 5) and UNSUBACK (no reasons
- * before MQTT 5).
- */
-void mqtt_suback_encode(struct writer *writer, enum mqtt_type type, enum mqtt_version version,
-                        uint16_t packet_id, struct bytes reasons);
-
 struct mqtt_suback {
     uint16_t packet_id;
-    struct bytes reasons;
+    struct bytes reasons;       /* one byte for each entry */
+    struct bytes reason_string; /* MQTT 5; empty = none */
 };
+
+/* SUBACK (failures become 0x80 before MQTT 5) and UNSUBACK (no reasons before MQTT 5). */
+void mqtt_suback_encode(struct writer *writer, enum mqtt_type type, enum mqtt_version version,
+                        const struct mqtt_suback *suback);
 MUST_USE enum mqtt_reason mqtt_suback_decode(struct bytes body, enum mqtt_type type,
                                              enum mqtt_version version, struct mqtt_suback *out);
 

@@ -3,7 +3,7 @@
 #include "mem.h"
 #include "mqtt_disconnect.h"
 
-enum { TAIL_BYTES_MIN = 64, DISCONNECT_BYTES = 16 };
+enum { TAIL_BYTES_MIN = 64, DISCONNECT_HEAD_BYTES = 16 };
 
 enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
                                 struct mqtt_clients **out)
@@ -36,36 +36,51 @@ static void settings_destroy(struct shared *shared)
     mem_free(shared);
 }
 
+/* Moves the string that *text points to, if any, to *room and the room behind it. */
+static void move_string(const char **text, char **room)
+{
+    if (*text != NULL) {
+        size_t size = strlen(*text) + 1;
+        memcpy(*room, *text, size);
+        *text = *room;
+        *room += size;
+    }
+}
+
 enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt_settings **out)
 {
-    struct bytes auto_id = bytes_of_string(values->auto_id_prefix);
-    struct bytes client_id = bytes_of_string(values->client_id_prefix);
-    *out = mem_alloc(sizeof **out + auto_id.len + client_id.len + 2);
+    size_t strings_size = bytes_of_string(values->auto_id_prefix).len +
+                          bytes_of_string(values->client_id_prefix).len +
+                          bytes_of_string(values->response_information).len + 3;
+    *out = mem_alloc(sizeof **out + strings_size);
     if (*out == NULL) {
         return STATUS_NO_MEMORY;
     }
     **out = *values;
     (*out)->shared = (struct shared){1, settings_destroy};
-    char *strings = (char *)(*out + 1);
-    bytes_copy(strings, auto_id);
-    strings[auto_id.len] = '\0';
-    (*out)->auto_id_prefix = strings;
-    if (values->client_id_prefix != NULL) {
-        strings += auto_id.len + 1;
-        bytes_copy(strings, client_id);
-        strings[client_id.len] = '\0';
-        (*out)->client_id_prefix = strings;
-    }
+    char *room = (char *)(*out + 1);
+    move_string(&(*out)->auto_id_prefix, &room);
+    move_string(&(*out)->client_id_prefix, &room);
+    move_string(&(*out)->response_information, &room);
     return STATUS_OK;
 }
 
-/* Before MQTT 5 a server has no DISCONNECT: closing says it all. */
-static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason)
+/* Before MQTT 5 a server has no DISCONNECT: closing says it all. The Reason String goes where the
+ * client's Maximum Packet Size leaves no room for it [MQTT-3.14.2-3]. */
+static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason, const char *why)
 {
     if (client->state == CLIENT_CONNECTED && client->version == MQTT_VERSION_5) {
-        struct mqtt_disconnect disconnect = {.reason = reason};
-        struct writer writer = client_control_begin(client, DISCONNECT_BYTES);
+        struct mqtt_disconnect disconnect = {.reason = reason,
+                                             .reason_string = bytes_of_string(why)};
+        size_t capacity = DISCONNECT_HEAD_BYTES + disconnect.reason_string.len;
+        struct writer writer = client_control_begin(client, capacity);
+        struct writer start = writer;
         mqtt_disconnect_encode(&writer, MQTT_VERSION_5, &disconnect);
+        if (writer_ok(&writer) && !client_takes_size(client, writer_len(&writer))) {
+            disconnect.reason_string = BYTES_EMPTY;
+            writer = start;
+            mqtt_disconnect_encode(&writer, MQTT_VERSION_5, &disconnect);
+        }
         (void)client_control_end(client, &writer);
     }
 }
@@ -80,10 +95,11 @@ static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 {
     (void)ctx;
     struct mqtt_client *loser = client;
-    send_disconnect(loser, reason);
-    client_leave(loser, 0, LEAVE_SESSION_LOST, reason,
-                 reason == MQTT_SESSION_TAKEN_OVER ? "another connection uses its client id"
-                                                   : "its session was ended by an administrator");
+    const char *why = reason == MQTT_SESSION_TAKEN_OVER
+                          ? "another connection uses its client id"
+                          : "its session was ended by an administrator";
+    send_disconnect(loser, reason, why);
+    client_leave(loser, 0, LEAVE_SESSION_LOST, reason, why);
 }
 
 struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
@@ -148,7 +164,7 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
 void client_fail(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
                  const char *why)
 {
-    send_disconnect(client, reason);
+    send_disconnect(client, reason, why);
     client_leave(client, now_ms, LEAVE_WITH_WILL, reason, why);
 }
 
@@ -161,9 +177,9 @@ void mqtt_client_disconnect(struct mqtt_client *client, uint64_t now_ms, enum mq
 void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms)
 {
     for (struct mqtt_client *client = clients->first; client != NULL; client = client->next) {
-        send_disconnect(client, MQTT_SERVER_SHUTTING_DOWN);
-        client_leave(client, now_ms, LEAVE_WITHOUT_WILL, MQTT_SERVER_SHUTTING_DOWN,
-                     "the broker stops");
+        static const char why[] = "the broker stops";
+        send_disconnect(client, MQTT_SERVER_SHUTTING_DOWN, why);
+        client_leave(client, now_ms, LEAVE_WITHOUT_WILL, MQTT_SERVER_SHUTTING_DOWN, why);
     }
 }
 

@@ -41,6 +41,9 @@ struct mqtt_settings {
     uint32_t connect_timeout_ms;  /* until CONNECT is complete */
     const char *auto_id_prefix;   /* of client ids that we assign; never NULL */
     const char *client_id_prefix; /* client ids must begin so; NULL = any */
+    /* For clients that ask (3.2.2.3.15); %c and %u stand for client id and user name; NULL = none
+     */
+    const char *response_information;
 };
 
 /*

@@ -79,12 +79,13 @@ struct mqtt_client {
     bool is_bridge;
     bool resumed;         /* its session is older than this connection */
     bool expires_at_once; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
+    bool takes_problems;  /* Request Problem Information: acknowledgements may carry words */
 };
 
 /* mqtt_client.c */
 
-/* Ends the client for what it did or we decided: DISCONNECT with `reason` to MQTT 5 clients, then
- * host.close. */
+/* Ends the client for what it did or we decided: DISCONNECT with `reason`, and `why` as its Reason
+ * String, to MQTT 5 clients, then host.close. */
 void client_fail(struct mqtt_client *client, uint64_t now_ms, enum mqtt_reason reason,
                  const char *why);
 
@@ -117,6 +118,9 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer)
 
 /* The same; without memory the client has to go. */
 void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer);
+
+/* True when a packet of `len` bytes is within the client's Maximum Packet Size. */
+bool client_takes_size(const struct mqtt_client *client, size_t len);
 
 void control_release(struct mqtt_client *client);
 void control_pool_fini(struct mqtt_clients *clients);

@@ -6,7 +6,12 @@
 #include "mqtt_connect.h"
 #include "mqtt_publish.h"
 
-enum { AUTO_ID_RANDOM_BYTES = 16, AUTO_ID_MAX = 256, CONNACK_BYTES_MAX = 512 };
+enum {
+    AUTO_ID_RANDOM_BYTES = 16,
+    AUTO_ID_MAX = 256,
+    CONNACK_HEAD_BYTES = 80, /* all but its strings */
+    RESPONSE_INFORMATION_MAX = 1024,
+};
 
 /* What a CONNECT is judged by and becomes, step by step. */
 struct opening {
@@ -18,11 +23,20 @@ struct opening {
     uint8_t assigned_id[AUTO_ID_MAX];
 };
 
+/* The Reason String goes where it would not fit [MQTT-3.2.2-19]. */
 static void send_connack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_version version,
-                         const struct mqtt_connack *connack)
+                         struct mqtt_connack *connack)
 {
-    struct writer writer = client_control_begin(client, CONNACK_BYTES_MAX);
+    size_t capacity = CONNACK_HEAD_BYTES + connack->assigned_client_id.len +
+                      connack->reason_string.len + connack->response_information.len;
+    struct writer writer = client_control_begin(client, capacity);
+    struct writer start = writer;
     mqtt_connack_encode(&writer, version, connack);
+    if (writer_ok(&writer) && !client_takes_size(client, writer_len(&writer))) {
+        connack->reason_string = BYTES_EMPTY;
+        writer = start;
+        mqtt_connack_encode(&writer, version, connack);
+    }
     client_control_send(client, now_ms, &writer);
 }
 
@@ -52,6 +66,9 @@ static void refuse(struct mqtt_client *client, uint64_t now_ms, const struct ope
     client->refused = true;
     if (is_answered(opening->connect.version, reason)) {
         struct mqtt_connack connack = mqtt_connack_of(reason);
+        if (reason != MQTT_UNSUPPORTED_PROTOCOL_VERSION) { /* who knows what a later one reads */
+            connack.reason_string = bytes_of_string(mqtt_reason_name(reason));
+        }
         send_connack(client, now_ms, opening->connect.version, &connack);
     }
     client_leave(client, now_ms, LEAVE_WITHOUT_WILL, reason, mqtt_reason_name(reason));
@@ -206,6 +223,32 @@ static bool settle_keep_alive(struct mqtt_client *client, const struct mqtt_conn
     return false;
 }
 
+/*
+ * Response Information (3.2.2.3.15): the listener's text, in which %c stands for the client
+ * identifier and %u for the user name. Empty when the client did not ask for it, when there is
+ * none, or when it becomes longer than `room`.
+ */
+static struct bytes response_information(const struct mqtt_client *client,
+                                         const struct mqtt_connect *connect, struct writer room)
+{
+    const char *text = client->settings->response_information;
+    if (text == NULL || !connect->request_response_information) {
+        return BYTES_EMPTY;
+    }
+    for (; *text != '\0'; text++) {
+        if (text[0] == '%' && text[1] == 'c') {
+            writer_bytes(&room, connect->client_id);
+            text++;
+        } else if (text[0] == '%' && text[1] == 'u') {
+            writer_bytes(&room, mqtt_client_user_name(client));
+            text++;
+        } else {
+            writer_u8(&room, (uint8_t)*text);
+        }
+    }
+    return writer_ok(&room) ? writer_written(&room) : BYTES_EMPTY;
+}
+
 static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct opening *opening,
                     bool session_present)
 {
@@ -226,6 +269,9 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
     if (opening->id_was_assigned) {
         connack.assigned_client_id = connect->client_id;
     }
+    uint8_t room[RESPONSE_INFORMATION_MAX];
+    connack.response_information =
+        response_information(client, connect, writer_of(room, sizeof room));
     send_connack(client, now_ms, connect->version, &connack);
     if (client->state == CLIENT_CLOSING) {
         return; /* it was not sent, so neither may a DISCONNECT be [MQTT-3.14.0-1] */
@@ -254,6 +300,7 @@ void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes
         client->is_bridge = connect->is_bridge;
         client->expires_at_once = connect->session_expiry_s == 0;
         client->alias_maximum = connect->topic_alias_maximum;
+        client->takes_problems = connect->request_problem_information;
         reason = open_session(client, now_ms, &opening, &session_present);
     }
     if (reason != MQTT_SUCCESS) {

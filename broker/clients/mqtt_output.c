@@ -92,10 +92,14 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer)
     return true;
 }
 
+bool client_takes_size(const struct mqtt_client *client, size_t len)
+{
+    return client->packet_bytes_max == 0 || len <= client->packet_bytes_max;
+}
+
 void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer)
 {
-    if (client->packet_bytes_max != 0 && writer_ok(writer) &&
-        writer_len(writer) > client->packet_bytes_max) {
+    if (writer_ok(writer) && !client_takes_size(client, writer_len(writer))) {
         client_fail(client, now_ms, MQTT_PACKET_TOO_LARGE,
                     "its Maximum Packet Size does not leave room for an answer"); /* 3.1.2.11.4 */
         return;
@@ -147,8 +151,7 @@ static void send_publish(struct mqtt_client *client, const struct core_delivery 
     };
     bool is_new_alias = choose_alias(client, &publish);
     size_t size = mqtt_publish_size(&publish, version);
-    if (size > MQTT_REMAINING_LENGTH_MAX ||
-        (client->packet_bytes_max != 0 && size > client->packet_bytes_max)) {
+    if (size > MQTT_REMAINING_LENGTH_MAX || !client_takes_size(client, size)) {
         if (is_new_alias) {
             alias_choices_undo(client->aliases_out);
         }

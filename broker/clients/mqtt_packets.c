@@ -9,7 +9,7 @@
 #include "mqtt_subscribe.h"
 #include "topic.h"
 
-enum { ACK_BYTES_MAX = 8, SUBACK_HEAD_BYTES = 16 };
+enum { ACK_HEAD_BYTES = 16, SUBACK_HEAD_BYTES = 24, REFUSAL_BYTES_MAX = 96 };
 
 /* A packet that breaks the standard. The log line names the packet and the reason. */
 static void fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
@@ -20,11 +20,25 @@ static void fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_t
     client_fail(client, now_ms, reason, why);
 }
 
-static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
-                     uint16_t packet_id, enum mqtt_reason reason)
+/* The words that go with a refusal: none before MQTT 5, nor to a client that wants none
+ * [MQTT-3.1.2-29]. */
+static struct bytes words_for(const struct mqtt_client *client, const char *words)
 {
-    struct mqtt_ack ack = {.packet_id = packet_id, .reason = reason};
-    struct writer writer = client_control_begin(client, ACK_BYTES_MAX);
+    return client->version == MQTT_VERSION_5 && client->takes_problems ? bytes_of_string(words)
+                                                                       : BYTES_EMPTY;
+}
+
+/* `words` (NULL: none) become the Reason String where the client's Maximum Packet Size leaves room
+ * for it [MQTT-3.4.2-2]. */
+static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                     uint16_t packet_id, enum mqtt_reason reason, const char *words)
+{
+    struct mqtt_ack ack = {
+        .packet_id = packet_id, .reason = reason, .reason_string = words_for(client, words)};
+    if (!client_takes_size(client, ACK_HEAD_BYTES + ack.reason_string.len)) {
+        ack.reason_string = BYTES_EMPTY;
+    }
+    struct writer writer = client_control_begin(client, ACK_HEAD_BYTES + ack.reason_string.len);
     mqtt_ack_encode(&writer, type, (enum mqtt_version)client->version, &ack);
     client_control_send(client, now_ms, &writer);
 }
@@ -84,6 +98,25 @@ static enum mqtt_reason judge_publish(const struct mqtt_client *client,
         return MQTT_PAYLOAD_FORMAT_INVALID;
     }
     return MQTT_SUCCESS;
+}
+
+/* What publish_message answered, in words; NULL when it was no refusal. */
+static const char *publish_words(enum mqtt_reason reason)
+{
+    switch (reason) {
+    case MQTT_NOT_AUTHORIZED:
+        return "not allowed to publish to this topic";
+    case MQTT_IMPLEMENTATION_SPECIFIC_ERROR:
+        return "the payload is larger than message_size_limit";
+    case MQTT_PAYLOAD_FORMAT_INVALID:
+        return "the payload is not the UTF-8 text that it is declared to be";
+    case MQTT_TOPIC_NAME_INVALID:
+        return "the topic has more levels than max_topic_levels";
+    case MQTT_QUOTA_EXCEEDED:
+        return "no room for this message";
+    default:
+        return NULL;
+    }
 }
 
 static struct message *make_message(uint64_t now_ms, const struct mqtt_publish *publish)
@@ -149,7 +182,7 @@ static void on_publish(struct mqtt_client *client, uint64_t now_ms,
     }
     if (publish.qos != 0) {
         send_ack(client, now_ms, publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish.packet_id,
-                 reason);
+                 reason, publish_words(reason));
     } else if (reason == MQTT_PAYLOAD_FORMAT_INVALID || reason == MQTT_TOPIC_NAME_INVALID) {
         fail_packet(client, now_ms, MQTT_PUBLISH, reason);
     }
@@ -175,7 +208,7 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
         known = core_pubrec(core, client->session, ack.packet_id, ack.reason, &refused);
         if (!refused && ack.reason < MQTT_UNSPECIFIED_ERROR) {
             send_ack(client, now_ms, MQTT_PUBREL, ack.packet_id,
-                     known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+                     known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND, NULL);
         }
         break;
     case MQTT_PUBREL:
@@ -183,7 +216,7 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
          * (3.6.2.1), and clients take 0x92 for a failed publication. */
         known = core_release(client->session, ack.packet_id) || client->resumed;
         send_ack(client, now_ms, MQTT_PUBCOMP, ack.packet_id,
-                 known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+                 known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND, NULL);
         break;
     default:
         (void)core_pubcomp(core, client->session, ack.packet_id);
@@ -191,12 +224,35 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
     }
 }
 
+/* The first refused entry of a SUBSCRIBE or UNSUBSCRIBE, by its number and in words. */
+static const char *entry_words(struct bytes reasons, char words[REFUSAL_BYTES_MAX])
+{
+    for (size_t i = 0; i < reasons.len; i++) {
+        if (reasons.data[i] >= MQTT_UNSPECIFIED_ERROR) {
+            const char *name = mqtt_reason_name((enum mqtt_reason)reasons.data[i]);
+            (void)snprintf(words, REFUSAL_BYTES_MAX, "entry %zu: %s", i + 1, name);
+            return words;
+        }
+    }
+    return NULL;
+}
+
 /* Answers with one reason code for each entry. */
 static void send_suback(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
                         uint16_t packet_id, struct bytes reasons)
 {
-    struct writer writer = client_control_begin(client, SUBACK_HEAD_BYTES + reasons.len);
-    mqtt_suback_encode(&writer, type, (enum mqtt_version)client->version, packet_id, reasons);
+    char words[REFUSAL_BYTES_MAX];
+    struct mqtt_suback suback = {
+        .packet_id = packet_id,
+        .reasons = reasons,
+        .reason_string = words_for(client, entry_words(reasons, words)),
+    };
+    size_t size = SUBACK_HEAD_BYTES + reasons.len + suback.reason_string.len;
+    if (!client_takes_size(client, size)) {
+        suback.reason_string = BYTES_EMPTY; /* [MQTT-3.9.2-1] */
+    }
+    struct writer writer = client_control_begin(client, size);
+    mqtt_suback_encode(&writer, type, (enum mqtt_version)client->version, &suback);
     client_control_send(client, now_ms, &writer);
 }
 

@@ -112,6 +112,7 @@ struct config {
     bool retain_available;       /* true */
     uint64_t persistent_client_expiration_s; /* UINT64_MAX: never */
     const char *clientid_prefixes;           /* NULL: every client id is welcome */
+    const char *response_information;        /* NULL: none is given */
 
     /* Time limits of a connection that has not said what it wants */
     uint32_t connect_timeout_s;   /* 10: from accepted or upgraded to a complete CONNECT */

@@ -74,6 +74,7 @@ const struct config_key config_keys[] = {
     {"allow_zero_length_clientid", BOOL, AT_A(allow_zero_length_clientid), .initial = true},
     {"auto_id_prefix", TEXT, AT_A(auto_id_prefix)},
     {"clientid_prefixes", TEXT, AT_G(clientid_prefixes)},
+    {"response_information", CUSTOM(config_set_response_information)},
 
     /* TLS */
     {"certfile", CUSTOM(config_set_certfile), .scope = CONFIG_SCOPE_LISTENER},

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "config_keys.h"
+#include "utf8.h"
 
 enum {
     UNIX_PATH_MAX = 107, /* sun_path without its NUL */
@@ -298,6 +299,17 @@ void config_set_per_listener(struct config_loader *loader, const struct config_k
                              struct bytes value)
 {
     (void)parse_bool(loader, key, value, &loader->per_listener_settings);
+}
+
+/* It goes to clients as an MQTT string. */
+void config_set_response_information(struct config_loader *loader, const struct config_key *key,
+                                     struct bytes value)
+{
+    if (!utf8_is_valid_string(value)) {
+        config_error(loader, "\"%s\" must be UTF-8", key->name);
+    } else {
+        loader->config->response_information = config_string(loader, value);
+    }
 }
 
 /* false is what we do; true is not served yet. */

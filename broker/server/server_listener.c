@@ -28,6 +28,7 @@ static enum status create_settings(const struct config *config,
         .connect_timeout_ms = config->connect_timeout_s * 1000,
         .auto_id_prefix = listener->auto_id_prefix,
         .client_id_prefix = config->clientid_prefixes,
+        .response_information = config->response_information,
     };
     return mqtt_settings_create(&values, out);
 }

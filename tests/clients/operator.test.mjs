@@ -19,6 +19,21 @@ function scratch(name, ...lines) {
     return file
 }
 
+test('clients that ask get Response Information', { skip }, () =>
+    withBroker({ config: ['response_information reply/%c/%u/'] }, async (broker) => {
+        async function given(clientId, properties) {
+            const client = await connect(broker, 'ws', 5, { clientId, username: 'ann', properties })
+            const { responseInformation } = client.connack.properties ?? {}
+            await client.endAsync()
+            return responseInformation
+        }
+        assert.equal(await given('asks', { requestResponseInformation: true }), 'reply/asks/ann/')
+        assert.equal(await given('asks', { requestResponseInformation: false }), undefined)
+        assert.equal(await given('asks', {}), undefined)
+        const long = 'x'.repeat(1100)
+        assert.equal(await given(long, { requestResponseInformation: true }), undefined)
+    }))
+
 /* --- starting --- */
 
 describe('the broker refuses to start', { skip }, () => {
@@ -410,7 +425,8 @@ describe('SIGHUP', { skip }, () => {
             assert.ok(informed.received.includes(Buffer.from('27000003e8', 'hex')), 'Maximum Packet Size 1000')
             informed.send(large)
             await within(informed.closed, 'close')
-            assert.equal(informed.received.subarray(-3).toString('hex'), 'e00195')
+            const farewell = informed.received.subarray(informed.received.lastIndexOf(0xe0))
+            assert.equal(farewell[2], 0x95)
         }))
 
     test('opens the log file again', () => {

@@ -2,7 +2,7 @@
 import time
 
 from harness import check, proves, same
-from mqtt import (AUTH, CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, SUBACK, Closed, Will, ack, auth,
+from mqtt import (AUTH, CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, PUBREC, SUBACK, Closed, Will, ack, auth,
                   binary, connect, disconnect, fail, packet, prop, publish, string, subscribe, varint)
 
 ALL = (3, 4, 5)
@@ -527,7 +527,9 @@ def request_problem_information_0_silences_reason_strings(t):
     c.send(publish(5, topic, b"x", 1, 9), publish(5, topic, b"x", 2, 10))
     got += [c.receive(), c.receive()]
     got.append(c.unsubscribe(topic, codes=[0x11]))
-    got.append(c.subscribe(topic))
+    got.append(c.subscribe(topic, ("a/#/b", 1), codes=[0, 0x8F]))
+    c.send(publish(5, "$SYS/mine", b"x", 1, 11))
+    got.append(c.expect(PUBACK, pid=11, reason=0x87))
     for p in got:
         check(p.get("reason_string") is None and not p.all("user"), "problem information in %r", p)
 
@@ -545,5 +547,28 @@ def reason_strings_never_exceed_the_maximum_packet_size(t):
     c.expect(7, pid=4711, reason={0, 0x92})
     c.subscribe(topic)
     c.unsubscribe(topic, t.topic(), codes=[0, 0x11])
+    c.subscribe(("a/#/b", 1), codes=[0x8F])
+    c.send(publish(5, "$SYS/mine", b"x", 1, 11))
+    c.expect(PUBACK, pid=11, reason=0x87)
     c.send(publish(5, "a/#", b"x"))
     c.expect_error(0x81, 0x82, 0x90)
+
+
+@proves(versions=(5,))
+def refusals_say_why(t):
+    c = t.client()
+    said = [c.subscribe((t.topic(), 0), ("a/#/b", 1), codes=[0, 0x8F])]
+    said.append(c.unsubscribe("a/#/b", codes=[0x8F]))
+    for qos, kind in ((1, PUBACK), (2, PUBREC)):
+        c.send(publish(5, "$SYS/mine", b"x", qos, 11))
+        said.append(c.expect(kind, pid=11, reason=0x87))
+    c.send(publish(5, "a/#", b"x"))
+    said += [p for p in c.drain() if p.kind == DISCONNECT]
+    refused = t.open(5)
+    refused.send(connect(5, t.id(), properties={"auth_method": "PLAIN"}))
+    said += refused.drain()
+    same("answers", len(said), 6)
+    for p in said:
+        check(p.get("reason_string"), "no reason string in %r", p)
+    for p in (t.client().connack, t.client().subscribe(t.topic())):
+        same("reason string of a success", p.get("reason_string"), None)

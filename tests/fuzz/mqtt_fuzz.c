@@ -260,10 +260,11 @@ static void fuzz_suback(struct bytes body, enum mqtt_type type, enum mqtt_versio
         return;
     }
     struct writer writer = writer_of(room, ROOM);
-    mqtt_suback_encode(&writer, type, version, a.packet_id, a.reasons);
+    mqtt_suback_encode(&writer, type, version, &a);
     ENSURE(mqtt_suback_decode(body_of(&writer, type, 0), type, version, &b) == MQTT_SUCCESS);
     ENSURE(a.packet_id == b.packet_id);
     ensure_same(a.reasons, b.reasons);
+    ensure_same(a.reason_string, b.reason_string);
 }
 
 static void fuzz_disconnect(struct bytes body, enum mqtt_version version)

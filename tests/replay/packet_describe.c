@@ -69,6 +69,15 @@ static void add_reason_unless_success(struct text *text, enum mqtt_reason reason
     }
 }
 
+/* A Reason String. */
+static void add_why(struct text *text, struct bytes reason_string)
+{
+    if (reason_string.len != 0) {
+        add(text, " why=");
+        add_quoted(text, reason_string);
+    }
+}
+
 static void describe_connack(struct text *text, struct bytes body, enum mqtt_version version)
 {
     struct mqtt_connack connack;
@@ -103,6 +112,7 @@ static void describe_connack(struct text *text, struct bytes body, enum mqtt_ver
     if (connack.has_server_keep_alive) {
         add(text, " keep_alive=%u", connack.server_keep_alive_s);
     }
+    add_why(text, connack.reason_string);
 }
 
 static void add_property(struct text *text, const struct mqtt_property *property)
@@ -131,6 +141,9 @@ static void add_property(struct text *text, const struct mqtt_property *property
         break;
     case MQTT_PROPERTY_TOPIC_ALIAS:
         add(text, " alias=%u", property->number);
+        break;
+    case MQTT_PROPERTY_REASON_STRING:
+        add_why(text, property->value);
         break;
     case MQTT_PROPERTY_USER_PROPERTY:
         add(text, " user=");
@@ -195,6 +208,7 @@ static void describe_ack(struct text *text, enum mqtt_type type, struct bytes bo
     ENSURE(mqtt_ack_decode(body, type, version, &ack) == MQTT_SUCCESS);
     add(text, " #%u", ack.packet_id);
     add_reason_unless_success(text, ack.reason);
+    add_why(text, ack.reason_string);
 }
 
 static void describe_suback(struct text *text, enum mqtt_type type, struct bytes body,
@@ -212,6 +226,7 @@ static void describe_suback(struct text *text, enum mqtt_type type, struct bytes
             add_reason(text, (enum mqtt_reason)reason);
         }
     }
+    add_why(text, suback.reason_string);
 }
 
 static void describe_disconnect(struct text *text, struct bytes body)

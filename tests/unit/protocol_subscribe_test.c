@@ -201,9 +201,10 @@ static void acknowledgement_encoding(void **state)
 {
     (void)state;
     struct packet reasons = packet_of("00 01 02 87 8F");
+    struct mqtt_suback suback = {.packet_id = 7, .reasons = bytes_of_packet(&reasons)};
     uint8_t room[64];
     struct writer writer = writer_of(room, sizeof room);
-    mqtt_suback_encode(&writer, MQTT_SUBACK, V5, 7, bytes_of_packet(&reasons));
+    mqtt_suback_encode(&writer, MQTT_SUBACK, V5, &suback);
     assert_written(&writer, "90 08 0007 00 000102878F");
     struct mqtt_suback again;
     assert_int_equal(
@@ -212,15 +213,27 @@ static void acknowledgement_encoding(void **state)
     assert_int_equal(again.packet_id, 7);
     assert_true(bytes_equal(again.reasons, bytes_of_packet(&reasons)));
     writer = writer_of(room, sizeof room);
-    mqtt_suback_encode(&writer, MQTT_SUBACK, V311, 7, bytes_of_packet(&reasons));
+    mqtt_suback_encode(&writer, MQTT_SUBACK, V311, &suback);
     assert_written(&writer, "90 07 0007 0001028080");
     reasons = packet_of("00 11 87");
+    suback.reasons = bytes_of_packet(&reasons);
     writer = writer_of(room, sizeof room);
-    mqtt_suback_encode(&writer, MQTT_UNSUBACK, V5, 7, bytes_of_packet(&reasons));
+    mqtt_suback_encode(&writer, MQTT_UNSUBACK, V5, &suback);
     assert_written(&writer, "B0 06 0007 00 001187");
     writer = writer_of(room, sizeof room);
-    mqtt_suback_encode(&writer, MQTT_UNSUBACK, V31, 7, bytes_of_packet(&reasons));
+    mqtt_suback_encode(&writer, MQTT_UNSUBACK, V31, &suback);
     assert_written(&writer, "B0 02 0007");
+    suback.reason_string = bytes_of_string("no");
+    writer = writer_of(room, sizeof room);
+    mqtt_suback_encode(&writer, MQTT_UNSUBACK, V5, &suback);
+    assert_written(&writer, "B0 0B 0007 05 1F 0002 'no' 001187");
+    assert_int_equal(
+        mqtt_suback_decode(body_of_written(&writer, MQTT_UNSUBACK, 0), MQTT_UNSUBACK, V5, &again),
+        MQTT_SUCCESS);
+    assert_bytes(again.reason_string, "no");
+    writer = writer_of(room, sizeof room);
+    mqtt_suback_encode(&writer, MQTT_SUBACK, V311, &suback);
+    assert_written(&writer, "90 05 0007 001180");
 }
 
 static void damage(void **state)

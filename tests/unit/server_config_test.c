@@ -69,6 +69,7 @@ static void defaults_are_as_documented(void **state)
     assert_true(config->retain_available);
     assert_true(config->persistent_client_expiration_s == UINT64_MAX);
     assert_null(config->clientid_prefixes);
+    assert_null(config->response_information);
     assert_int_equal(config->connect_timeout_s, 10);
     assert_int_equal(config->handshake_timeout_s, 10);
     assert_int_equal(config->websocket_ping_interval_s, 25);
@@ -271,6 +272,7 @@ static void values_of_every_kind(void **state)
                                  "retain_available false\n"
                                  "queue_qos0_messages true\n"
                                  "clientid_prefixes two words # and this\n"
+                                 "response_information reply/%c\n"
                                  "pid_file /run/dunlin.pid\n"
                                  "user dunlin\n"
                                  "check_retain_source false\n"
@@ -290,6 +292,7 @@ static void values_of_every_kind(void **state)
     assert_false(config->retain_available);
     assert_true(config->queue_qos0_messages);
     assert_string_equal(config->clientid_prefixes, "two words # and this");
+    assert_string_equal(config->response_information, "reply/%c");
     assert_string_equal(config->pid_file, "/run/dunlin.pid");
     assert_string_equal(config->user, "dunlin");
     assert_int_equal(config->websocket_ping_interval_s, 0);
