@@ -139,8 +139,9 @@ static void receive_websocket(struct connection *connection, struct bytes bytes)
         .message_bytes_max = connection->listener->options.message_bytes_max,
         .allow_text = connection->allow_text,
     };
-    struct ws_verdict verdict =
-        ws_decoder_feed(&connection->ws, &connection_loop(connection)->ws_pool, bytes, &sink);
+    uint8_t *input = (uint8_t *)(uintptr_t)bytes.data; /* in a buffer of the loop */
+    struct ws_verdict verdict = ws_decoder_feed(
+        &connection->ws, &connection_loop(connection)->ws_pool, input, bytes.len, &sink);
     char text[256];
     if (!connection_is_live(connection)) {
         return; /* the end of the turn sees to it */

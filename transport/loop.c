@@ -153,8 +153,7 @@ enum status transport_loop_create(const struct transport_loop_options *options,
     }
     loop->read_buffer = mem_alloc(CONNECTION_READ_BYTES);
     loop->scratch = mem_alloc(OUTPUT_SCRATCH_BYTES + LOOP_SCRATCH_EXTRA);
-    if (loop->read_buffer == NULL || loop->scratch == NULL ||
-        ws_pool_init(&loop->ws_pool) != STATUS_OK) {
+    if (loop->read_buffer == NULL || loop->scratch == NULL) {
         mem_free(loop->read_buffer);
         mem_free(loop->scratch);
         mem_free(loop);

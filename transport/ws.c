@@ -4,23 +4,34 @@
 
 #include "connection.h"
 #include "mem.h"
+#include "swar.h"
 
+enum { HEADER_BYTES_MIN = 2, KEY_BYTES = 4, MASK_BIT = 0x80 };
+
+/*
+ * wslay is shown frames whose mask has been taken off: fetch keeps the mask bit and the key back,
+ * and of the payload it tells wslay only how long it is. So the payload is neither copied nor
+ * unmasked byte by byte, and wslay, which judges headers and counts payload, never knows.
+ */
 struct ws_frame {
     wslay_frame_context_ptr context;
     struct ws_frame *next; /* in the pool */
-    const uint8_t *input;  /* what wslay may still fetch in this feed */
+    uint8_t *input;        /* what wslay may still fetch in this feed */
     size_t input_len;
-    uint64_t given;         /* bytes that wslay has fetched */
-    uint64_t consumed;      /* bytes of headers and payload that it has reported */
+    size_t passed;          /* payload in front of `input` that was not delivered yet */
     uint64_t left;          /* payload of the current frame still to come */
-    size_t gathered;        /* bytes in the pool's gather buffer, within one feed */
     uint64_t message_bytes; /* of the message in progress */
     struct utf8_state utf8;
     uint8_t message_opcode; /* WS_TEXT or WS_BINARY; 0 between messages */
     bool stopped;           /* by the sink or a Close, within one feed */
     bool in_frame;          /* the header of a frame has been reported, its end not */
     bool fin;
+    bool masked;
     uint8_t opcode;
+    uint8_t header_len;  /* bytes of the header that have come, without the key; 0 between frames */
+    uint8_t header_full; /* how many there will be, as far as is known */
+    uint8_t key_len;
+    uint8_t key[KEY_BYTES]; /* turned so that it fits the next byte of payload */
     uint8_t control_len;
     uint8_t control[WS_CONTROL_MAX];
 };
@@ -35,29 +46,85 @@ static struct ws_verdict violation(uint16_t code, const char *text)
     return (struct ws_verdict){code, text};
 }
 
+/* XORs eight bytes at a time, and turns the key for what comes next (5.3). */
+static void unmask(uint8_t key[KEY_BYTES], uint8_t *at, size_t len)
+{
+    uint8_t *end = at + len;
+    uint8_t turned[KEY_BYTES];
+    uint32_t half;
+    memcpy(&half, key, sizeof half);
+    uint64_t twice = (uint64_t)half << 32 | half;
+    for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
+        uint64_t word = swar_load(at) ^ twice;
+        memcpy(at, &word, sizeof word);
+    }
+    for (size_t i = 0; at < end; at++, i++) {
+        *at ^= key[i % KEY_BYTES];
+    }
+    for (size_t i = 0; i < KEY_BYTES; i++) {
+        turned[i] = key[(len + i) % KEY_BYTES];
+    }
+    memcpy(key, turned, sizeof turned);
+}
+
+static uint8_t next_byte(struct ws_frame *frame)
+{
+    frame->input_len--;
+    return *frame->input++;
+}
+
+/* Gives wslay what has come of a header, as if the frame had no mask. */
+static ssize_t fetch_header(struct ws_frame *frame, uint8_t *to)
+{
+    ssize_t len = 0;
+    while (frame->header_len < frame->header_full && frame->input_len != 0) {
+        uint8_t byte = next_byte(frame);
+        if (frame->header_len == 1) {
+            frame->masked = (byte & MASK_BIT) != 0;
+            byte = (uint8_t)(byte & ~MASK_BIT);
+            frame->left = byte;
+            if (byte >= 126) {
+                frame->left = 0;
+                frame->header_full = byte == 126 ? 4 : 10;
+            }
+        } else if (frame->header_len > 1) {
+            frame->left = frame->left << 8 | byte;
+        }
+        to[len++] = byte;
+        frame->header_len++;
+    }
+    return len;
+}
+
+/* True when the key is there, or none is to come. */
+static bool take_key(struct ws_frame *frame)
+{
+    while (frame->masked && frame->key_len < KEY_BYTES && frame->input_len != 0) {
+        frame->key[frame->key_len++] = next_byte(frame);
+    }
+    return !frame->masked || frame->key_len == KEY_BYTES;
+}
+
+/* wslay asks for at least a whole header's length, and for payload only behind a header. */
 static ssize_t fetch(uint8_t *to, size_t len, int flags, void *user_data)
 {
     struct ws_frame *frame = user_data;
     (void)flags;
-    if (frame->input_len == 0) {
-        return -1; /* wslay reports WANT_READ */
+    if (frame->header_len < frame->header_full) {
+        ENSURE(len >= WS_HEADER_MAX);
+        ssize_t header = fetch_header(frame, to);
+        return header != 0 ? header : -1; /* wslay reports WANT_READ */
     }
-    if (len > frame->input_len) {
-        len = frame->input_len;
+    if (!take_key(frame) || frame->input_len == 0) {
+        return -1;
     }
-    memcpy(to, frame->input, len);
+    len = len < frame->input_len ? len : frame->input_len;
+    len = len < frame->left ? len : (size_t)frame->left;
     frame->input += len;
     frame->input_len -= len;
-    frame->given += len;
+    frame->passed += len;
+    frame->left -= len;
     return (ssize_t)len;
-}
-
-enum status ws_pool_init(struct ws_pool *pool)
-{
-    pool->free = NULL;
-    pool->free_count = 0;
-    pool->gather = mem_alloc(WS_GATHER_BYTES);
-    return pool->gather == NULL ? STATUS_NO_MEMORY : STATUS_OK;
 }
 
 static void frame_destroy(struct ws_frame *frame)
@@ -73,8 +140,16 @@ void ws_pool_fini(struct ws_pool *pool)
         pool->free = frame->next;
         frame_destroy(frame);
     }
-    mem_free(pool->gather);
-    pool->gather = NULL;
+    pool->free_count = 0;
+}
+
+static void expect_header(struct ws_frame *frame)
+{
+    frame->header_len = 0;
+    frame->header_full = HEADER_BYTES_MIN;
+    frame->key_len = 0;
+    frame->control_len = 0;
+    frame->in_frame = false;
 }
 
 static struct ws_frame *frame_take(struct ws_pool *pool)
@@ -94,23 +169,17 @@ static struct ws_frame *frame_take(struct ws_pool *pool)
             return NULL;
         }
     }
-    frame->given = frame->consumed = frame->left = 0;
-    frame->gathered = 0;
-    frame->in_frame = frame->stopped = false;
+    frame->passed = 0;
+    frame->stopped = false;
     frame->message_opcode = 0;
-    frame->control_len = 0;
+    expect_header(frame);
     return frame;
 }
 
-static bool frame_at_border(const struct ws_frame *frame)
-{
-    return !frame->in_frame && frame->given == frame->consumed && frame->input_len == 0;
-}
-
-/* A context is only usable again when it has no bytes of an earlier frame inside. */
+/* A context is only usable again when it is not in the middle of a frame. */
 static void frame_give_back(struct ws_pool *pool, struct ws_frame *frame)
 {
-    if (frame_at_border(frame) && pool->free_count < WS_POOL_FREE_MAX) {
+    if (frame->header_len == 0 && pool->free_count < WS_POOL_FREE_MAX) {
         frame->next = pool->free;
         pool->free = frame;
         pool->free_count++;
@@ -136,16 +205,6 @@ bool ws_close_code_is_valid(uint16_t code)
 {
     return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
            (code >= 3000 && code <= 4999);
-}
-
-static void deliver_gathered(struct ws_pool *pool, struct ws_frame *frame,
-                             const struct ws_sink *sink)
-{
-    size_t len = frame->gathered;
-    frame->gathered = 0;
-    if (len != 0) {
-        sink->data(sink->ctx, bytes_of(pool->gather, len));
-    }
 }
 
 /* Section 5.4: which data frame may come now. */
@@ -183,24 +242,15 @@ static struct ws_verdict begin_data_frame(struct ws_frame *frame,
 static struct ws_verdict begin_frame(struct ws_frame *frame, const struct wslay_frame_iocb *iocb,
                                      const struct ws_sink *sink)
 {
-    if (iocb->mask == 0) {
+    if (!frame->masked) {
         return violation(WEBSOCKET_PROTOCOL_ERROR, "frame without a mask");
     }
     if (iocb->rsv != 0) {
         return violation(WEBSOCKET_PROTOCOL_ERROR, "reserved bit set in a frame");
     }
-    size_t header = 2 + 4;
-    if (iocb->payload_length > 0xffff) {
-        header += 8;
-    } else if (iocb->payload_length > 125) {
-        header += 2;
-    }
-    frame->consumed += header;
-    frame->left = iocb->payload_length;
     frame->fin = iocb->fin != 0;
     frame->opcode = iocb->opcode;
     frame->in_frame = true;
-    frame->control_len = 0;
     switch (iocb->opcode) {
     case WS_CONTINUATION:
     case WS_TEXT:
@@ -262,12 +312,15 @@ static struct ws_verdict end_frame(struct ws_frame *frame, const struct ws_sink 
     return fine;
 }
 
-static struct ws_verdict take_payload(struct ws_pool *pool, struct ws_frame *frame,
-                                      struct bytes payload, const struct ws_sink *sink)
+/* Delivers what wslay has passed over. Payload is in one piece as far as it came in one. */
+static struct ws_verdict take_payload(struct ws_frame *frame, const struct ws_sink *sink)
 {
-    frame->consumed += payload.len;
-    bool whole = frame->left == payload.len && frame->gathered == 0;
-    frame->left -= payload.len;
+    struct bytes payload = bytes_of(frame->input - frame->passed, frame->passed);
+    if (payload.len == 0) {
+        return fine;
+    }
+    unmask(frame->key, frame->input - frame->passed, payload.len);
+    frame->passed = 0;
     if (wslay_is_ctrl_frame(frame->opcode)) {
         ENSURE(payload.len <= (size_t)(WS_CONTROL_MAX - frame->control_len));
         bytes_copy(frame->control + frame->control_len, payload);
@@ -277,47 +330,43 @@ static struct ws_verdict take_payload(struct ws_pool *pool, struct ws_frame *fra
     if (frame->message_opcode == WS_TEXT && !utf8_feed(&frame->utf8, payload)) {
         return violation(WEBSOCKET_INVALID_DATA, "text message is not UTF-8");
     }
-    if (whole) {
-        if (payload.len != 0) {
-            sink->data(sink->ctx, payload);
-        }
-        return fine;
-    }
-    /* wslay's buffer is small. Its pieces are put together, so that the user gets a packet in one.
-     */
-    if (payload.len > WS_GATHER_BYTES - frame->gathered) {
-        deliver_gathered(pool, frame, sink);
-    }
-    ENSURE(payload.len <= WS_GATHER_BYTES);
-    bytes_copy(pool->gather + frame->gathered, payload);
-    frame->gathered += payload.len;
+    sink->data(sink->ctx, payload);
     return fine;
 }
 
-static struct ws_verdict take_chunk(struct ws_pool *pool, struct ws_frame *frame,
-                                    const struct wslay_frame_iocb *iocb, const struct ws_sink *sink)
+/* One call of wslay: a header, a run of payload, or both. */
+static struct ws_verdict step(struct ws_frame *frame, const struct ws_sink *sink)
 {
     struct ws_verdict verdict = fine;
-    if (!frame->in_frame) {
-        verdict = begin_frame(frame, iocb, sink);
-    }
-    if (verdict.code == 0 && !frame->stopped) {
-        verdict = take_payload(pool, frame, bytes_of(iocb->data, iocb->data_length), sink);
-    }
-    if (verdict.code == 0 && !frame->stopped && frame->left == 0) {
-        deliver_gathered(pool, frame, sink);
-        frame->in_frame = false;
-        if (!frame->stopped) {
-            verdict = end_frame(frame, sink);
+    struct wslay_frame_iocb iocb = {0};
+    if (!frame->in_frame || frame->left != 0) { /* of an empty frame only the key may be missing */
+        ssize_t n = wslay_frame_recv(frame->context, &iocb);
+        if (n == WSLAY_ERR_WANT_READ) {
+            return fine;
         }
+        if (n < 0) {
+            return violation(WEBSOCKET_PROTOCOL_ERROR, "malformed frame header");
+        }
+    }
+    if (!frame->in_frame) {
+        ENSURE(iocb.payload_length == frame->left + frame->passed);
+        verdict = begin_frame(frame, &iocb, sink);
+    }
+    if (verdict.code != 0 || frame->stopped || frame->left != 0 || !take_key(frame)) {
+        return verdict;
+    }
+    verdict = take_payload(frame, sink);
+    if (verdict.code == 0 && !frame->stopped) {
+        verdict = end_frame(frame, sink);
+        expect_header(frame);
     }
     return verdict;
 }
 
-struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool,
-                                  struct bytes input, const struct ws_sink *sink)
+struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool, uint8_t *input,
+                                  size_t len, const struct ws_sink *sink)
 {
-    if (decoder->frame == &ended || input.len == 0) {
+    if (decoder->frame == &ended || len == 0) {
         return fine;
     }
     if (decoder->frame == NULL) {
@@ -328,30 +377,20 @@ struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *po
         }
     }
     struct ws_frame *frame = decoder->frame;
-    frame->input = input.data;
-    frame->input_len = input.len;
+    frame->input = input;
+    frame->input_len = len;
     struct ws_verdict verdict = fine;
-    while (verdict.code == 0 && !frame->stopped) {
-        struct wslay_frame_iocb iocb = {0};
-        size_t input_before = frame->input_len;
-        ssize_t n = wslay_frame_recv(frame->context, &iocb);
-        if (n >= 0) {
-            verdict = take_chunk(pool, frame, &iocb, sink);
-        } else if (n != WSLAY_ERR_WANT_READ) {
-            verdict = violation(WEBSOCKET_PROTOCOL_ERROR, "malformed frame header");
-        } else if (frame->input_len == 0) {
-            break;
-        } else {
-            ENSURE(frame->input_len != input_before);
-        }
+    while (verdict.code == 0 && !frame->stopped && frame->input_len != 0) {
+        size_t before = frame->input_len;
+        verdict = step(frame, sink);
+        ENSURE(frame->input_len != before);
     }
     if (verdict.code == 0 && !frame->stopped) {
-        deliver_gathered(pool, frame, sink);
+        verdict = take_payload(frame, sink);
     }
-    frame->gathered = 0;
     if (verdict.code != 0 || frame->stopped) {
         ws_decoder_fini(decoder, pool);
-    } else if (frame_at_border(frame) && frame->message_opcode == 0) {
+    } else if (frame->header_len == 0 && frame->message_opcode == 0) {
         frame_give_back(pool, frame);
         decoder->frame = NULL;
     }

@@ -7,8 +7,10 @@
  * pool from the first byte of a frame until the end of its message, so that a decoder between
  * messages is one pointer.
  *
- *   Cost       feed: no allocation once the pool has grown to the number of frames that are
- * incomplete at the same time. Threads    A pool and the decoders that use it belong to one thread.
+ *   Cost       feed: payload is unmasked where it stands, eight bytes at a time, and never copied.
+ *              No allocation once the pool has grown to the number of frames that are incomplete
+ *              at the same time.
+ *   Threads    A pool and the decoders that use it belong to one thread.
  */
 #ifndef TRANSPORT_WS_H
 #define TRANSPORT_WS_H
@@ -25,9 +27,7 @@ enum {
     WS_HEADER_MAX = 10, /* of a frame that a server sends: no mask */
     WS_CONTROL_MAX = 125,
     WS_CONTROL_FRAME_MAX = 2 + WS_CONTROL_MAX,
-    WS_POOL_FREE_MAX = 64, /* idle frame readers kept for the next frames */
-    WS_GATHER_BYTES =
-        64 * 1024, /* pieces of one frame that are put together before they are delivered */
+    WS_POOL_FREE_MAX = 64,        /* idle frame readers kept for the next frames */
     WS_CLOSE_WITHOUT_CODE = 1005, /* 7.1.5: never on the wire */
 };
 
@@ -42,14 +42,11 @@ enum ws_opcode {
 
 struct ws_frame; /* one borrowed frame reader */
 
+/* Zeroed memory is an empty pool. */
 struct ws_pool {
     struct ws_frame *free;
     unsigned free_count;
-    uint8_t *gather; /* WS_GATHER_BYTES */
 };
-
-/* Errors: STATUS_NO_MEMORY; the pool then needs no ws_pool_fini. */
-MUST_USE enum status ws_pool_init(struct ws_pool *pool);
 
 /* Requires: every decoder has given back its frame reader. */
 void ws_pool_fini(struct ws_pool *pool);
@@ -81,10 +78,12 @@ struct ws_verdict {
     const char *text;
 };
 
-/* Decodes `input`. After a verdict with a code, and after a Close, the decoder has stopped and
- * ignores its input. */
+/*
+ * Decodes `len` bytes of input and unmasks the payload in them: the caller's buffer is written to.
+ * After a verdict with a code, and after a Close, the decoder has stopped and ignores its input.
+ */
 MUST_USE struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool,
-                                           struct bytes input, const struct ws_sink *sink);
+                                           uint8_t *input, size_t len, const struct ws_sink *sink);
 
 /* Nothing more is decoded. Requires: called from one of the sink's functions, by the decoder's
  * feed.
