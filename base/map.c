@@ -2,7 +2,7 @@
 
 #include "mem.h"
 
-enum { BUCKETS_MIN = 16 };
+enum { BUCKETS_MIN = 16, LOAD_MAX = 2 };
 
 void map_init(struct map *map)
 {
@@ -59,7 +59,7 @@ static void grow(struct map *map)
 
 enum status map_add(struct map *map, uint64_t hash, struct map_node *node)
 {
-    if (map->count >= map->bucket_count) {
+    if (map->count >= LOAD_MAX * map->bucket_count) {
         grow(map);
         if (map->bucket_count == 0) {
             return STATUS_NO_MEMORY;

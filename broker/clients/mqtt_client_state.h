@@ -70,16 +70,16 @@ struct mqtt_client {
     uint16_t user_name_len;
     uint16_t keep_alive_s;
     uint16_t alias_maximum; /* what the client accepts */
-    uint8_t version;        /* enum mqtt_version; 0 before CONNECT */
-    uint8_t state;          /* enum client_state */
-    bool clean_start;
-    bool is_paused;    /* not read from: it leaves answers unread */
-    bool told_refused; /* a refused PUBLISH of it is in the log */
-    bool refused;      /* by CONNACK: the log has said so */
-    bool is_bridge;
-    bool resumed;         /* its session is older than this connection */
-    bool expires_at_once; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
-    bool takes_problems;  /* Request Problem Information: acknowledgements may carry words */
+    uint8_t version : 3;    /* enum mqtt_version; 0 before CONNECT */
+    uint8_t state : 2;      /* enum client_state */
+    bool clean_start : 1;
+    bool is_paused : 1;    /* not read from: it leaves answers unread */
+    bool told_refused : 1; /* a refused PUBLISH of it is in the log */
+    bool refused : 1;      /* by CONNACK: the log has said so */
+    bool is_bridge : 1;
+    bool resumed : 1;         /* its session is older than this connection */
+    bool expires_at_once : 1; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
+    bool takes_problems : 1;  /* Request Problem Information: acknowledgements may carry words */
 };
 
 /* mqtt_client.c */

@@ -289,7 +289,7 @@ void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes
     memset(&opening, 0, offsetof(struct opening, assigned_id));
     struct mqtt_connect *connect = &opening.connect;
     enum mqtt_reason reason = mqtt_connect_decode(body, connect);
-    client->version = (uint8_t)connect->version;
+    client->version = (unsigned)connect->version & 7U;
     if (reason == MQTT_SUCCESS) {
         client->packet_bytes_max = connect->maximum_packet_size; /* a refusal keeps to it too */
         reason = judge(client, &opening);

@@ -8,17 +8,28 @@
 #define BROKER_ID_SET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "status.h"
 
-/* Open addressing; 0 is a free place, as no packet identifier is 0. Zeroed memory is an empty set.
+/* Open addressing; 0 is a free place, as no packet identifier is 0. */
+struct id_table {
+    uint32_t capacity; /* power of two */
+    uint32_t count;
+    uint16_t places[];
+};
+
+/* Most sessions never have one, so that an empty set is one pointer. Zeroed memory is an empty set.
  */
 struct id_set {
-    uint16_t *places;
-    uint32_t capacity; /* power of two, or 0 */
-    uint32_t count;
+    struct id_table *table; /* NULL until the first identifier */
 };
+
+static inline uint32_t id_set_count(const struct id_set *set)
+{
+    return set->table == NULL ? 0 : set->table->count;
+}
 
 bool id_set_has(const struct id_set *set, uint16_t id);
 

@@ -81,7 +81,7 @@ bool core_release(struct session *session, uint16_t packet_id)
 
 size_t core_unreleased_count(const struct session *session)
 {
-    return session->unreleased.count;
+    return id_set_count(&session->unreleased);
 }
 
 bool core_is_unreleased(const struct session *session, uint16_t packet_id)
