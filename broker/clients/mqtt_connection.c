@@ -104,6 +104,9 @@ static enum mqtt_reason settle_client_id(const struct mqtt_client *client, struc
         opening->id_was_assigned = true;
         connect->client_id = bytes_of(opening->assigned_id, opening->assigned_len);
     }
+    if (core_client_id_is_reserved(connect->client_id)) {
+        return MQTT_CLIENT_IDENTIFIER_NOT_VALID;
+    }
     if (settings->client_id_prefix != NULL &&
         !bytes_start_with(connect->client_id, bytes_of_string(settings->client_id_prefix))) {
         return MQTT_NOT_AUTHORIZED;

@@ -12,6 +12,7 @@ struct core_options core_options_default(void)
         .queued_bytes_max = (size_t)32 << 20,
         .inflight_max = 100,
         .subscriptions_max = 10000,
+        .queues_max = 100000,
         .topic_nodes_max = (size_t)16 << 20,
         .topic_levels_max = TOPIC_LEVELS_MAX,
         .session_expiry_max_s = CORE_SESSION_NEVER_EXPIRES,
@@ -130,7 +131,7 @@ struct message *core_retained(struct core *core, uint64_t now_ms, struct bytes t
 /* Adds up what the counters should say. */
 struct totals {
     const struct core *core;
-    uint64_t connected, slots, bytes, subscriptions, shared;
+    uint64_t connected, slots, bytes, subscriptions, shared, queues;
 };
 
 static void check_slot(struct totals *totals, const struct slot *slot, uint32_t *shared_slots)
@@ -144,12 +145,27 @@ static void check_slot(struct totals *totals, const struct slot *slot, uint32_t 
     }
 }
 
+/* A queue keeps the order of arrival, whatever has come back to it. */
+static void check_queue(const struct session *session)
+{
+    ENSURE(session->client == NULL && slot_window_count(&session->window) == 0);
+    uint64_t sequence = 0;
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        ENSURE(slot->kind == SLOT_PUBLISH && slot->is_shared && slot->qos == 1);
+        ENSURE(slot->message->sequence > sequence);
+        sequence = slot->message->sequence;
+    }
+}
+
 static void check_session(void *ctx, struct map_node *node)
 {
     struct totals *totals = ctx;
     const struct session *session = (const struct session *)(void *)node;
     uint32_t subscriptions = 0;
     uint32_t shared = 0;
+    uint32_t queue_members = 0;
     for (const struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
         subscriptions++;
         if (s->member != NULL) {
@@ -157,8 +173,18 @@ static void check_session(void *ctx, struct map_node *node)
             shared++;
             ENSURE(member->session == session && member->group->members[member->index] == member);
             ENSURE((member->index < member->group->online_count) == (session->client != NULL));
+            queue_members += member->group->is_queue;
+            if (member->group->anchor == member) {
+                totals->queues++;
+                check_queue(session);
+            }
         }
     }
+    for (const struct share_member *m = session->queue_members; m != NULL; m = m->next_queue) {
+        ENSURE(m->session == session && m->group->is_queue && queue_members != 0);
+        queue_members--;
+    }
+    ENSURE(queue_members == 0);
     ENSURE(subscriptions == session->subscription_count && shared == session->share_count);
     uint32_t shared_slots = 0;
     size_t bytes = 0;
@@ -199,4 +225,5 @@ void core_check(const struct core *core)
     ENSURE(totals.bytes == core->stats.queued_bytes);
     ENSURE(totals.subscriptions == core->stats.subscriptions);
     ENSURE(totals.shared == core->stats.shared_subscriptions);
+    ENSURE(totals.queues == core->stats.queues);
 }

@@ -30,6 +30,9 @@ struct session;
 /* Subscription Identifiers that one delivery carries at most. */
 enum { CORE_IDENTIFIERS_MAX = 1024 };
 
+/* Longest name of a queue. */
+enum { CORE_QUEUE_NAME_MAX = 1024 };
+
 struct core_options {
     struct hash_seed seed;
     size_t queued_messages_max; /* per session, not sent yet; 0 = no limit */
@@ -37,6 +40,7 @@ struct core_options {
     uint16_t inflight_max;      /* messages in flight to one client; 0 = 65535 */
     size_t inflight_bytes_max;  /* of them together, but one always goes; 0 = no limit */
     size_t subscriptions_max;   /* per session; 0 = no limit */
+    size_t queues_max;          /* 0 = no limit */
     size_t topic_nodes_max;     /* distinct filter prefixes, and distinct retained prefixes */
     uint32_t topic_levels_max;  /* at most TOPIC_LEVELS_MAX */
     /* Longest Session Expiry Interval granted; CORE_SESSION_NEVER_EXPIRES = no limit. */
@@ -69,6 +73,7 @@ struct core_stats {
     uint64_t sessions_expired;
     uint64_t subscriptions;        /* gauge */
     uint64_t shared_subscriptions; /* gauge */
+    uint64_t queues;               /* gauge */
     uint64_t retained_messages;    /* gauge */
     uint64_t retained_bytes;       /* gauge */
     uint64_t queued_messages;      /* gauge: slots waiting or in flight in all sessions */
@@ -158,7 +163,8 @@ bool core_accepts_topic(const struct core *core, struct bytes topic);
  * `message`, whose sequence and publisher it sets: a message is published once.
  *
  * Answers MQTT_SUCCESS, MQTT_NO_MATCHING_SUBSCRIBERS, MQTT_TOPIC_NAME_INVALID (too many levels) or
- * MQTT_QUOTA_EXCEEDED (no room for a retained topic). With the last two nothing was stored or sent.
+ * MQTT_QUOTA_EXCEEDED (no room for a retained topic: with these two nothing was stored or sent; or
+ * the message is for a queue that is full).
  */
 MUST_USE enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session *from,
                                        struct message *message);
@@ -202,6 +208,28 @@ MUST_USE enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms,
 MUST_USE enum mqtt_reason core_unsubscribe(struct core *core, struct session *session,
                                            struct bytes filter);
 
+/*
+ * A queue: what is published to "$queue/<name>" is kept, also while nobody is there, until one of
+ * its consumers has acknowledged it. Consumers are the shared subscriptions
+ * "$share/queue/$queue/<name>": each message goes to one of them, at QoS 1, or at QoS 0 to one that
+ * subscribed so; what a consumer leaves unacknowledged goes to the next, in the original order. A
+ * subscription makes the queue. It is an ordinary session without a client, of the client id
+ * "$queue/<name>", that never expires and holds what waits: core_end_session ends it.
+ *
+ * core_queue_open makes the queue `name` unless it is there. Errors: STATUS_INVALID (empty, longer
+ * than CORE_QUEUE_NAME_MAX, with a wildcard or NUL), STATUS_LIMIT (queues_max, topic_nodes_max),
+ * STATUS_NO_MEMORY.
+ */
+MUST_USE enum status core_queue_open(struct core *core, uint64_t now_ms, struct bytes name);
+bool core_queue_exists(const struct core *core, struct bytes name);
+
+/* Client ids that clients cannot have: queues, and the subscriptions of STOMP clients. */
+bool core_client_id_is_reserved(struct bytes client_id);
+
+/* True when the session has a subscription to this filter. */
+bool core_is_subscribed(const struct core *core, const struct session *session,
+                        struct bytes filter);
+
 enum core_next {
     CORE_NOTHING,  /* until output_ready is called again */
     CORE_DELIVERY, /* *out is filled */
@@ -215,7 +243,8 @@ struct core_delivery {
     uint16_t packet_id;      /* 0 at QoS 0 */
     uint8_t qos;
     bool retain;
-    bool dup;
+    bool dup;         /* sent to this client before */
+    bool redelivered; /* or to another one, which did not acknowledge it */
     bool has_expiry;
     uint32_t expiry_s; /* what is left of the Message Expiry Interval */
     size_t identifier_count;
@@ -237,6 +266,20 @@ void core_give_up(struct core *core, struct session *session, const struct core_
 
 /* PUBACK. False when no such message is in flight at QoS 1. */
 bool core_puback(struct core *core, struct session *session, uint16_t packet_id);
+
+/* What a client says about a message that it was given at QoS 1. */
+enum core_verdict {
+    CORE_ACCEPTED,
+    CORE_RETURNED, /* to be given again: to another consumer of the queue, or to the same client */
+    CORE_REJECTED, /* never again */
+};
+
+/*
+ * The same as core_puback for clients that say more. With `cumulative` the verdict is about every
+ * message that was sent up to this one. False when no such message is in flight at QoS 1.
+ */
+bool core_settle(struct core *core, struct session *session, uint16_t packet_id,
+                 enum core_verdict verdict, bool cumulative);
 
 /*
  * PUBREC. True: answer PUBREL. False: no such message is in flight at QoS 2 (answer PUBREL 0x92 in

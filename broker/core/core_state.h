@@ -59,6 +59,7 @@ struct session {
     struct slot_window window; /* sent at QoS 1 and 2, not acknowledged */
     struct id_set unreleased;  /* QoS 2 identifiers from the client, PUBREL awaited */
     struct session_subscription *subscriptions;
+    struct share_member *queue_members; /* of them those of queues */
     struct session_will *will;
     struct timer timer; /* will delay or expiry, whichever is earlier; armed while disconnected */
     uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
@@ -86,13 +87,18 @@ struct share_member {
     uint32_t identifier;
     uint8_t qos;
     bool retain_as_published;
+    struct share_member *next_queue; /* in session->queue_members */
 };
 
-/* One "$share/<group>/<filter>". */
+/*
+ * One "$share/<group>/<filter>". When it is "$share/queue/$queue/<name>" it is a queue: then one
+ * member, the anchor, is a session that no client has and that holds what waits (queue.c).
+ */
 struct share_group {
     struct map_node node; /* in core->groups while it has members */
     struct share_group *next_matched;
     struct share_member **members; /* those of connected sessions first */
+    struct share_member *anchor;   /* NULL: no queue, or one that was ended */
     uint32_t member_count;
     uint32_t online_count;
     uint32_t capacity;
@@ -100,6 +106,9 @@ struct share_group {
     uint32_t references; /* slots that came through it, and 1 while it has members */
     uint16_t key_len;
     uint16_t filter_at; /* the filter's offset in key */
+    bool is_queue;
+    bool is_starved; /* queue: no connected member may take a message */
+    bool is_listed;  /* queue_take_back has it in its list, by next_matched */
     uint8_t key[];
 };
 
@@ -114,6 +123,12 @@ struct retained_scan {
 };
 
 /* session.c */
+
+/* The session of that client id, or NULL. */
+struct session *session_find(const struct core *core, struct bytes client_id);
+
+/* A new session without a client; NULL when there is no memory. No other may have that id. */
+struct session *session_create(struct core *core, struct bytes client_id);
 
 /* Ends a session without a word: its memory, subscriptions and queue. */
 void session_forget(struct core *core, struct session *session);
@@ -173,6 +188,34 @@ void session_drop_subscriptions(struct core *core, struct session *session);
 
 /* Moves the session's places in its groups when it comes or goes. */
 void session_update_groups(struct core *core, struct session *session);
+
+/* queue.c */
+
+/* True when a shared subscription to `filter` in the group of that name is one to a queue. */
+bool queue_is_named(struct bytes group_name, struct bytes filter);
+
+/* The name in "$queue/<name>". */
+struct bytes queue_name(struct bytes filter);
+
+/* True when `session` is the one that holds the messages of the queue `group`. */
+bool queue_is_anchor(const struct share_group *group, const struct session *session);
+
+/* Takes a published message. False when the queue is full. */
+MUST_USE bool queue_accept(struct core *core, struct share_group *group, struct message *message);
+
+/* Gives what waits to connected members that may take more; to `except` only when no other can. */
+void queue_dispatch(struct core *core, struct share_group *group, const struct session *except);
+
+/* A member may take more, or again. False when nothing came of it. */
+bool queue_refill(struct core *core, struct session *session);
+
+/* What the session has from queues and has not acknowledged goes back to them, in its place. */
+void queue_take_back(struct core *core, struct session *session);
+
+/* Puts a slot of the session's window back into the queue that it came from. False: no memory. */
+MUST_USE bool queue_put_back(struct core *core, struct session *session, struct slot *slot);
+
+/* subscribe.c */
 
 /* Gives a shared message to one member, not to `except`; with `online_only` not to one that is
  * away. False when there was nobody. */

@@ -39,7 +39,8 @@ static enum core_next fill(struct core_delivery *out, const struct slot *slot, u
                                   .packet_id = slot->packet_id,
                                   .qos = slot->qos,
                                   .retain = slot->retain,
-                                  .dup = slot->sent_before};
+                                  .dup = slot->sent_before,
+                                  .redelivered = slot->sent_before || slot->returned};
     if (message->expires_at_ms != MESSAGE_EXPIRES_NEVER) {
         out->has_expiry = true;
         if (message->expires_at_ms > now_ms) { /* one in flight is completed though it expired */
@@ -184,6 +185,9 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
     enum core_next next = CORE_AGAIN;
     for (unsigned work = 0; next == CORE_AGAIN && work < NEXT_WORK_MAX; work++) {
         const struct slot *slot = slot_queue_first(&session->queue);
+        if (slot == NULL && queue_refill(core, session)) {
+            slot = slot_queue_first(&session->queue);
+        }
         if (slot == NULL || session->blocked) {
             session->output_pending = false;
             return CORE_NOTHING;
@@ -201,15 +205,22 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
     return next;
 }
 
-/* The exchange of `slot` is over: the window moves on, and what waited for it may go. */
+/* There is room in the window: what waited for it may go. */
+static void go_on(struct core *core, struct session *session)
+{
+    session->blocked = false;
+    (void)queue_refill(core, session);
+    if (session->queue.count != 0 || session->window.sent < slot_window_count(&session->window)) {
+        session_wake(core, session);
+    }
+}
+
+/* The exchange of `slot` is over: the window moves on. */
 static void finish(struct core *core, struct session *session, struct slot *slot)
 {
     slot_release(core, session, slot);
     slot_window_finish(&session->window, &core->pool, slot);
-    session->blocked = false;
-    if (session->queue.count != 0 || session->window.sent < slot_window_count(&session->window)) {
-        session_wake(core, session);
-    }
+    go_on(core, session);
 }
 
 void core_give_up(struct core *core, struct session *session, const struct core_delivery *delivery)
@@ -236,6 +247,54 @@ bool core_puback(struct core *core, struct session *session, uint16_t packet_id)
         return false;
     }
     finish(core, session, slot);
+    return true;
+}
+
+/* Without memory to put it back a message stays in flight, as if nothing had been said. */
+static void settle(struct core *core, struct session *session, struct slot *slot,
+                   enum core_verdict verdict)
+{
+    if (verdict != CORE_RETURNED) {
+        core->stats.dropped += verdict == CORE_REJECTED;
+        slot_release(core, session, slot);
+    } else {
+        (void)!queue_put_back(core, session, slot);
+    }
+}
+
+bool core_settle(struct core *core, struct session *session, uint16_t packet_id,
+                 enum core_verdict verdict, bool cumulative)
+{
+    struct slot *last = find_sent(session, packet_id, 1, SLOT_PUBLISH);
+    if (last == NULL) {
+        return false;
+    }
+    struct share_group *group = last->is_shared ? last->group : NULL;
+    if (group != NULL) {
+        group->references++; /* its slots may be the last that hold it */
+    }
+    struct slot_window *window = &session->window;
+    uint32_t position = 0;
+    if (cumulative) {
+        while (slot_window_at(window, position) != last) {
+            position++;
+        }
+    }
+    settle(core, session, last, verdict);
+    while (position != 0) { /* backwards: what is put back comes to stand in its old order */
+        struct slot *slot = slot_window_at(window, --position);
+        if (slot->kind == SLOT_PUBLISH && slot->qos == 1) {
+            settle(core, session, slot, verdict);
+        }
+    }
+    slot_window_sweep(window, &core->pool);
+    if (group != NULL && verdict == CORE_RETURNED && group->anchor != NULL) {
+        queue_dispatch(core, group, session);
+    }
+    go_on(core, session);
+    if (group != NULL) {
+        share_group_release(group);
+    }
     return true;
 }
 

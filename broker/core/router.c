@@ -7,6 +7,7 @@ struct route {
     const struct session *from;
     struct share_group *groups; /* matched; served after the ordinary subscriptions */
     bool matched;
+    bool refused; /* by a queue that is full */
 };
 
 static void on_match(void *ctx, const struct subscription *subscription)
@@ -52,7 +53,11 @@ enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session
         route.groups = group->next_matched;
         if (!share_group_deliver(core, group, message, NULL, false)) {
             core->stats.dropped++;
+            route.refused |= group->is_queue;
         }
+    }
+    if (route.refused) {
+        return MQTT_QUOTA_EXCEEDED;
     }
     return route.matched ? MQTT_SUCCESS : MQTT_NO_MATCHING_SUBSCRIBERS;
 }

@@ -11,7 +11,7 @@ static bool is_client_id(const struct map_node *node, const void *key)
     return bytes_equal(core_session_client_id(session), *client_id);
 }
 
-static struct session *find_session(const struct core *core, struct bytes client_id)
+struct session *session_find(const struct core *core, struct bytes client_id)
 {
     uint64_t hash = hash_bytes(&core->options.seed, client_id);
     return (struct session *)(void *)map_find(&core->sessions, hash, is_client_id, &client_id);
@@ -148,7 +148,7 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
     arm_session_timer(core, session);
 }
 
-static struct session *create_session(struct core *core, struct bytes client_id)
+struct session *session_create(struct core *core, struct bytes client_id)
 {
     struct session *session = mem_zalloc(offsetof(struct session, client_id) + client_id.len);
     if (session == NULL) {
@@ -181,11 +181,11 @@ static void resume(struct session *session)
 static struct session *take_over(struct core *core, uint64_t now_ms,
                                  const struct core_connect *connect)
 {
-    struct session *session = find_session(core, connect->client_id);
+    struct session *session = session_find(core, connect->client_id);
     if (session != NULL && session->client != NULL) {
         core->effects.session_lost(core->effects.ctx, session->client, MQTT_SESSION_TAKEN_OVER);
         core_disconnect(core, now_ms, session, true);
-        session = find_session(core, connect->client_id);
+        session = session_find(core, connect->client_id);
     }
     if (session != NULL && connect->clean_start) {
         end_session(core, now_ms, session);
@@ -211,7 +211,7 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
         *will = (struct session_will){*connect->will, TIMER_NEVER};
     }
     if (session == NULL) {
-        session = create_session(core, connect->client_id);
+        session = session_create(core, connect->client_id);
         if (session == NULL) {
             if (will != NULL) {
                 message_release(will->will.message);
@@ -244,7 +244,7 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
 enum status core_end_session(struct core *core, uint64_t now_ms, struct bytes client_id,
                              enum mqtt_reason reason)
 {
-    struct session *session = find_session(core, client_id);
+    struct session *session = session_find(core, client_id);
     if (session == NULL) {
         return STATUS_NOT_FOUND;
     }

@@ -138,7 +138,8 @@ bool session_is_full(struct core *core, struct session *session, const struct me
 void session_enqueue(struct core *core, struct session *session, struct message *message,
                      const struct subscription *subscription, struct share_group *group)
 {
-    uint8_t qos = delivery_qos(core, message->qos, subscription->qos);
+    bool is_queue = group != NULL && group->anchor != NULL; /* it keeps what is sent at QoS 0 too */
+    uint8_t qos = is_queue ? 1 : delivery_qos(core, message->qos, subscription->qos);
     bool retain = subscription->retain_as_published && message->retain;
     /* A session whose subscriptions overlap gets one copy, at the highest QoS [MQTT-3.3.4-2]. */
     struct slot *last = slot_queue_last(&session->queue);

@@ -64,6 +64,26 @@ struct slot *slot_queue_push(struct slot_queue *queue, struct slot_pool *pool)
     return slot;
 }
 
+struct slot *slot_queue_unshift(struct slot_queue *queue, struct slot_pool *pool)
+{
+    if (queue->count == 0) {
+        return slot_queue_push(queue, pool);
+    }
+    if (queue->head_at == 0) {
+        struct slot_chunk *chunk = pool_take(pool);
+        if (chunk == NULL) {
+            return NULL;
+        }
+        chunk->next = queue->head;
+        queue->head = chunk;
+        queue->head_at = SLOTS_PER_CHUNK;
+    }
+    struct slot *slot = &queue->head->slots[--queue->head_at];
+    memset(slot, 0, sizeof *slot);
+    queue->count++;
+    return slot;
+}
+
 struct slot *slot_queue_first(const struct slot_queue *queue)
 {
     return queue->count == 0 ? NULL : &queue->head->slots[queue->head_at];

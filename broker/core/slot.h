@@ -55,6 +55,7 @@ struct slot {
     uint8_t has_list : 1;
     uint8_t sent_before : 1; /* on any connection: the next PUBLISH carries DUP */
     uint8_t in_quota : 1;    /* counts against Receive Maximum on this connection */
+    uint8_t returned : 1;    /* another consumer, or an earlier try, did not acknowledge it */
 };
 
 enum { SLOTS_PER_CHUNK = 21, SLOT_POOL_CHUNKS_MAX = 8192, WINDOW_SMALL = 16 };
@@ -83,6 +84,9 @@ struct slot_queue {
 
 /* A zeroed slot at the end of the queue, to be filled; NULL when there is no memory. */
 MUST_USE struct slot *slot_queue_push(struct slot_queue *queue, struct slot_pool *pool);
+
+/* The same in front of the queue. */
+MUST_USE struct slot *slot_queue_unshift(struct slot_queue *queue, struct slot_pool *pool);
 
 /* The first and the last slot, NULL when empty. Valid until the next push or pop. */
 struct slot *slot_queue_first(const struct slot_queue *queue);

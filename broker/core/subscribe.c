@@ -44,7 +44,6 @@ static void swap_members(struct share_group *group, uint32_t a, uint32_t b)
 
 void session_update_groups(struct core *core, struct session *session)
 {
-    (void)core;
     if (session->share_count == 0) {
         return;
     }
@@ -56,6 +55,10 @@ void session_update_groups(struct core *core, struct session *session)
         bool was_online = s->member->index < group->online_count;
         if (session->client != NULL && !was_online) {
             swap_members(group, s->member->index, group->online_count++);
+            if (group->anchor != NULL) {
+                group->is_starved = false;
+                queue_dispatch(core, group, NULL);
+            }
         } else if (session->client == NULL && was_online) {
             swap_members(group, s->member->index, --group->online_count);
         }
@@ -81,6 +84,7 @@ static enum status open_group(struct core *core, struct bytes key, size_t group_
     group->key_len = (uint16_t)key.len;
     group->filter_at = (uint16_t)(group_name_len + 1);
     bytes_copy(group->key, key);
+    group->is_queue = queue_is_named(bytes_of(group->key, group_name_len), group_filter(group));
     enum status status = map_add(&core->groups, hash, &group->node);
     if (status != STATUS_OK) {
         mem_free(group);
@@ -107,7 +111,33 @@ static void close_group_if_empty(struct core *core, struct share_group *group)
     }
 }
 
-static enum status join_group(struct share_group *group, struct session_subscription *subscription)
+/* A queue knows its anchor, and a session its queues. */
+static void join_queue(struct core *core, struct share_group *group, struct share_member *member)
+{
+    member->next_queue = member->session->queue_members;
+    member->session->queue_members = member;
+    group->is_starved = false;
+    if (queue_is_anchor(group, member->session)) {
+        group->anchor = member;
+        core->stats.queues++;
+    }
+}
+
+static void leave_queue(struct core *core, struct share_group *group, struct share_member *member)
+{
+    struct share_member **link = &member->session->queue_members;
+    while (*link != member) {
+        link = &(*link)->next_queue;
+    }
+    *link = member->next_queue;
+    if (group->anchor == member) {
+        group->anchor = NULL;
+        core->stats.queues--;
+    }
+}
+
+static enum status join_group(struct core *core, struct share_group *group,
+                              struct session_subscription *subscription)
 {
     if (group->member_count == group->capacity) {
         uint32_t capacity = group->capacity == 0 ? 4 : group->capacity * 2;
@@ -130,6 +160,9 @@ static enum status join_group(struct share_group *group, struct session_subscrip
     if (member->session->client != NULL) {
         swap_members(group, member->index, group->online_count++);
     }
+    if (group->is_queue) {
+        join_queue(core, group, member);
+    }
     return STATUS_OK;
 }
 
@@ -140,6 +173,9 @@ static void leave_group(struct core *core, struct share_member *member)
         swap_members(group, member->index, --group->online_count);
     }
     swap_members(group, member->index, --group->member_count);
+    if (group->is_queue) {
+        leave_queue(core, group, member);
+    }
     mem_free(member);
     close_group_if_empty(core, group);
 }
@@ -181,6 +217,9 @@ static struct share_member *choose_member(struct core *core, struct share_group 
 bool share_group_deliver(struct core *core, struct share_group *group, struct message *message,
                          const struct session *except, bool online_only)
 {
+    if (group->anchor != NULL) {
+        return queue_accept(core, group, message);
+    }
     struct member_range online = {0, group->online_count};
     struct member_range offline = {group->online_count, group->member_count - group->online_count};
     struct share_member *member = choose_member(core, group, online, message, except);
@@ -201,12 +240,13 @@ bool share_group_deliver(struct core *core, struct share_group *group, struct me
 static bool try_hand_over(struct core *core, struct session *session, const struct slot *slot,
                           bool online_only)
 {
-    return slot->kind == SLOT_PUBLISH && slot->is_shared &&
+    return slot->kind == SLOT_PUBLISH && slot->is_shared && slot->group->anchor == NULL &&
            share_group_deliver(core, slot->group, slot->message, session, online_only);
 }
 
 void session_hand_over_shared(struct core *core, struct session *session, bool online_only)
 {
+    queue_take_back(core, session);
     if (session->shared_slots == 0) {
         return;
     }
@@ -352,6 +392,9 @@ static void destroy_subscription(struct core *core, struct session_subscription 
 
 static enum mqtt_reason reason_of(enum status status)
 {
+    if (status == STATUS_INVALID) {
+        return MQTT_TOPIC_FILTER_INVALID;
+    }
     return status == STATUS_LIMIT ? MQTT_QUOTA_EXCEEDED : MQTT_UNSPECIFIED_ERROR;
 }
 
@@ -381,7 +424,7 @@ static enum status store_shared(struct core *core, struct session_subscription *
     if (status != STATUS_OK) {
         return status;
     }
-    status = join_group(group, subscription);
+    status = join_group(core, group, subscription);
     if (status != STATUS_OK) {
         close_group_if_empty(core, group);
         return status;
@@ -461,6 +504,12 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
     uint8_t qos = subscribe->qos < core->options.qos_max ? subscribe->qos : core->options.qos_max;
     struct session_subscription *entry = find_subscription(core, session, subscribe->filter);
     bool is_new = entry == NULL;
+    if (parsed.is_shared && queue_is_named(parsed.group_name, parsed.filter)) {
+        enum status opened = core_queue_open(core, now_ms, queue_name(parsed.filter));
+        if (opened != STATUS_OK) {
+            return reason_of(opened);
+        }
+    }
     bool with_retained = wants_retained(core, &parsed, subscribe, is_new);
     if (!is_within_limits(core, session, is_new, with_retained)) {
         return MQTT_QUOTA_EXCEEDED;
@@ -482,6 +531,9 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         entry->member->identifier = subscribe->identifier;
         entry->member->qos = qos;
         entry->member->retain_as_published = subscribe->retain_as_published;
+        if (entry->member->group->anchor != NULL) {
+            queue_dispatch(core, entry->member->group, NULL);
+        }
     }
     if (with_retained) {
         cancel_scan(core, entry);
@@ -494,6 +546,11 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         }
     }
     return (enum mqtt_reason)qos;
+}
+
+bool core_is_subscribed(const struct core *core, const struct session *session, struct bytes filter)
+{
+    return find_subscription(core, session, filter) != NULL;
 }
 
 enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, struct bytes filter)

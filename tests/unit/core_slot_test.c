@@ -337,9 +337,36 @@ static void window_without_memory_is_unchanged(void **state)
     slot_pool_fini(&pool);
 }
 
+/* What is put in front comes first, across the borders of chunks, and everything leaves in order.
+ */
+static void queue_unshift(void **state)
+{
+    (void)state;
+    for (unsigned pushed = 0; pushed < 2 * SLOTS_PER_CHUNK; pushed += 7) {
+        struct slot_pool pool = {0};
+        struct slot_queue queue = {0};
+        for (unsigned i = 0; i < pushed; i++) {
+            slot_queue_push(&queue, &pool)->identifier = 1000 + i;
+        }
+        for (unsigned i = 0; i < 3 * SLOTS_PER_CHUNK; i++) {
+            struct slot *slot = slot_queue_unshift(&queue, &pool);
+            assert_int_equal(slot->kind, SLOT_EMPTY);
+            slot->identifier = 999 - i;
+        }
+        assert_int_equal(queue.count, pushed + 3 * SLOTS_PER_CHUNK);
+        slot_queue_push(&queue, &pool)->identifier = 1000 + pushed;
+        for (unsigned expected = 1000 - 3 * SLOTS_PER_CHUNK; queue.count != 0; expected++) {
+            assert_int_equal(slot_queue_first(&queue)->identifier, expected);
+            slot_queue_pop(&queue, &pool);
+        }
+        slot_pool_fini(&pool);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(queue_unshift),
         cmocka_unit_test(queue_is_first_in_first_out),
         cmocka_unit_test(cursor_sees_every_slot_once),
         cmocka_unit_test(chunks_are_used_again),
