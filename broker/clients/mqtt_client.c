@@ -69,7 +69,9 @@ enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt
  * client's Maximum Packet Size leaves no room for it [MQTT-3.14.2-3]. */
 static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason, const char *why)
 {
-    if (client->state == CLIENT_CONNECTED && client->version == MQTT_VERSION_5) {
+    control_drop_held(client);
+    bool is_greeted = client->greeted || client->control != NULL; /* [MQTT-3.14.0-1] */
+    if (client->state == CLIENT_CONNECTED && client->version == MQTT_VERSION_5 && is_greeted) {
         struct mqtt_disconnect disconnect = {.reason = reason,
                                              .reason_string = bytes_of_string(why)};
         size_t capacity = DISCONNECT_HEAD_BYTES + disconnect.reason_string.len;
@@ -81,7 +83,7 @@ static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason,
             writer = start;
             mqtt_disconnect_encode(&writer, MQTT_VERSION_5, &disconnect);
         }
-        (void)client_control_end(client, &writer);
+        (void)client_control_end(client, &writer, 0);
     }
 }
 
@@ -102,9 +104,21 @@ static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
     client_leave(loser, 0, LEAVE_SESSION_LOST, reason, why);
 }
 
+static void on_committed(void *ctx, uint64_t ticket)
+{
+    control_on_committed(ctx, ticket);
+}
+
+static void on_store_failed(void *ctx, const char *why)
+{
+    const struct mqtt_clients *clients = ctx;
+    clients->host.store_failed(clients->host.ctx, why);
+}
+
 struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
 {
-    return (struct core_effects){clients, on_output_ready, on_session_lost};
+    return (struct core_effects){clients, on_output_ready, on_session_lost, on_committed,
+                                 on_store_failed};
 }
 
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
@@ -149,6 +163,7 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
     }
     struct mqtt_clients *clients = client->clients;
     client->state = CLIENT_CLOSING;
+    control_drop_held(client);
     timer_cancel(&clients->wheel, &client->timer);
     if (!client->refused) {
         clients->host.on_gone(client->link, client, why);

@@ -67,6 +67,8 @@ struct mqtt_host {
     uint64_t (*last_inbound_ms)(void *link);
     /* Fills `out` with bytes that nobody can guess. */
     void (*random)(void *ctx, uint8_t *out, size_t len);
+    /* The store has failed: the process must stop. */
+    void (*store_failed)(void *ctx, const char *why);
     /* For the log: CONNECT was accepted; refused; and, exactly once unless it was refused, why it
      * is gone. */
     void (*on_connected)(void *link, const struct mqtt_client *client);

@@ -14,8 +14,10 @@ enum {
     CONNECT_BYTES_MAX = 512 * 1024, /* the first packet of somebody whom we don't know yet */
     CONTROL_BYTES_MIN = 256,
     CONTROL_POOL_MAX = 1024,
+    CONTROL_HOLDS_MAX = 4,           /* a store has one batch in writing and one that fills */
     CONTROL_BYTES_PAUSE = 64 * 1024, /* a client with so many unread answers is not read from */
     ENTRIES_MAX = 16 * 1024,         /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
+    UNCOMMITTED_MAX = 64 << 20,      /* bytes of messages before publishers have to wait */
 };
 
 /* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever
@@ -26,6 +28,13 @@ struct control {
     struct control *next; /* in the pool */
     size_t len;
     size_t capacity;
+    size_t ready; /* bytes that may go; those behind wait for the store */
+    struct control_hold {
+        uint64_t ticket; /* bytes up to `end` may go when this one is committed */
+        size_t end;
+    } holds[CONTROL_HOLDS_MAX];
+    uint32_t hold_count;
+    uint32_t waiting_at; /* its client's place in clients->waiting while hold_count is not 0 */
     uint8_t data[];
 };
 
@@ -43,6 +52,9 @@ struct mqtt_clients {
     struct mqtt_client *first; /* all open clients */
     struct control *control_pool;
     size_t control_pool_count;
+    struct mqtt_client **waiting; /* those with answers that wait for the store */
+    uint32_t waiting_count, waiting_capacity;
+    size_t uncommitted[2]; /* bytes of messages in batches with an even and an odd ticket */
     struct mqtt_client_stats stats;
 };
 
@@ -80,6 +92,7 @@ struct mqtt_client {
     bool resumed : 1;         /* its session is older than this connection */
     bool expires_at_once : 1; /* Session Expiry Interval 0 at CONNECT (3.14.2.2.2) */
     bool takes_problems : 1;  /* Request Problem Information: acknowledgements may carry words */
+    bool greeted : 1;         /* CONNACK is on its way: deliveries may follow */
 };
 
 /* mqtt_client.c */
@@ -112,12 +125,23 @@ void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct 
  * with client_control_end. */
 struct writer client_control_begin(struct mqtt_client *client, size_t len);
 
-/* Queues what was written and wakes the connection. False when there was no memory: nothing is
- * queued then. */
-bool client_control_end(struct mqtt_client *client, const struct writer *writer);
+/* Queues what was written, to go when the store has committed `ticket` (0: at once) and what is
+ * before it is gone, and wakes the connection. False when there was no memory: nothing is queued
+ * then. */
+bool client_control_end(struct mqtt_client *client, const struct writer *writer, uint64_t ticket);
 
 /* The same; without memory the client has to go. */
-void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer);
+void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer,
+                         uint64_t ticket);
+
+/* Forgets the answers that still wait for the store: the client goes and will ask again. */
+void control_drop_held(struct mqtt_client *client);
+
+/* The store has committed `ticket`. */
+void control_on_committed(struct mqtt_clients *clients, uint64_t ticket);
+
+/* A client has published `bytes` that wait for `ticket`. Too many, and it is not read from. */
+void control_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes);
 
 /* True when a packet of `len` bytes is within the client's Maximum Packet Size. */
 bool client_takes_size(const struct mqtt_client *client, size_t len);

@@ -25,7 +25,7 @@ struct opening {
 
 /* The Reason String goes where it would not fit [MQTT-3.2.2-19]. */
 static void send_connack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_version version,
-                         struct mqtt_connack *connack)
+                         struct mqtt_connack *connack, uint64_t ticket)
 {
     size_t capacity = CONNACK_HEAD_BYTES + connack->assigned_client_id.len +
                       connack->reason_string.len + connack->response_information.len;
@@ -37,7 +37,7 @@ static void send_connack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_
         writer = start;
         mqtt_connack_encode(&writer, version, connack);
     }
-    client_control_send(client, now_ms, &writer);
+    client_control_send(client, now_ms, &writer, ticket);
 }
 
 /* Before MQTT 5 only some reasons have a return code (3.1.1, 3.2.2.3); the rest just closes. */
@@ -69,7 +69,7 @@ static void refuse(struct mqtt_client *client, uint64_t now_ms, const struct ope
         if (reason != MQTT_UNSUPPORTED_PROTOCOL_VERSION) { /* who knows what a later one reads */
             connack.reason_string = bytes_of_string(mqtt_reason_name(reason));
         }
-        send_connack(client, now_ms, opening->connect.version, &connack);
+        send_connack(client, now_ms, opening->connect.version, &connack, 0);
     }
     client_leave(client, now_ms, LEAVE_WITHOUT_WILL, reason, mqtt_reason_name(reason));
 }
@@ -210,6 +210,9 @@ static enum mqtt_reason open_session(struct mqtt_client *client, uint64_t now_ms
     };
     enum status status =
         core_connect(client->clients->core, now_ms, &request, &client->session, session_present);
+    if (status == STATUS_LIMIT) {
+        return MQTT_QUOTA_EXCEEDED;
+    }
     return status == STATUS_OK ? MQTT_SUCCESS : MQTT_SERVER_BUSY;
 }
 
@@ -275,7 +278,7 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
     uint8_t room[RESPONSE_INFORMATION_MAX];
     connack.response_information =
         response_information(client, connect, writer_of(room, sizeof room));
-    send_connack(client, now_ms, connect->version, &connack);
+    send_connack(client, now_ms, connect->version, &connack, core_ticket(client->clients->core));
     if (client->state == CLIENT_CLOSING) {
         return; /* it was not sent, so neither may a DISCONNECT be [MQTT-3.14.0-1] */
     }

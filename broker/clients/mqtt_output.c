@@ -34,7 +34,8 @@ static struct control *take_control(struct mqtt_clients *clients)
     control->shared = (struct shared){1, on_control_released};
     control->clients = clients;
     control->next = NULL;
-    control->len = 0;
+    control->len = control->ready = 0;
+    control->hold_count = 0;
     return control;
 }
 
@@ -45,11 +46,116 @@ void control_pool_fini(struct mqtt_clients *clients)
         clients->control_pool = control->next;
         mem_free(control);
     }
+    mem_free(clients->waiting);
+}
+
+/* Its answers wait for the store no more. */
+static void stop_waiting(struct mqtt_client *client)
+{
+    struct mqtt_clients *clients = client->clients;
+    struct control *control = client->control;
+    if (control->hold_count != 0) {
+        struct mqtt_client *last = clients->waiting[--clients->waiting_count];
+        clients->waiting[control->waiting_at] = last;
+        last->control->waiting_at = control->waiting_at;
+        control->hold_count = 0;
+    }
+}
+
+static bool start_waiting(struct mqtt_client *client)
+{
+    struct mqtt_clients *clients = client->clients;
+    if (clients->waiting_count == clients->waiting_capacity) {
+        uint32_t capacity = clients->waiting_capacity == 0 ? 64 : clients->waiting_capacity * 2;
+        struct mqtt_client **waiting =
+            mem_realloc(clients->waiting, capacity * sizeof(struct mqtt_client *));
+        if (waiting == NULL) {
+            return false;
+        }
+        clients->waiting = waiting;
+        clients->waiting_capacity = capacity;
+    }
+    client->control->waiting_at = clients->waiting_count;
+    clients->waiting[clients->waiting_count++] = client;
+    return true;
+}
+
+/* The last `len` bytes wait for `ticket`, or, when it is 0, for what is before them. */
+static bool hold(struct mqtt_client *client, uint64_t ticket)
+{
+    struct control *control = client->control;
+    if (control->hold_count == 0) {
+        if (!start_waiting(client)) {
+            return false;
+        }
+        control->holds[control->hold_count++] = (struct control_hold){ticket, control->len};
+        return true;
+    }
+    struct control_hold *last = &control->holds[control->hold_count - 1];
+    if (ticket > last->ticket && control->hold_count < CONTROL_HOLDS_MAX) {
+        last++;
+        control->hold_count++;
+        last->ticket = ticket;
+    } else if (ticket > last->ticket) {
+        last->ticket = ticket;
+    }
+    last->end = control->len;
+    return true;
+}
+
+static void set_paused(struct mqtt_client *client, bool paused)
+{
+    if (client->is_paused != paused) {
+        client->is_paused = paused;
+        client->clients->host.set_reading(client->link, !paused);
+    }
+}
+
+void control_drop_held(struct mqtt_client *client)
+{
+    if (client->control != NULL && client->control->hold_count != 0) {
+        stop_waiting(client);
+        client->control->len = client->control->ready;
+    }
+}
+
+void control_on_committed(struct mqtt_clients *clients, uint64_t ticket)
+{
+    clients->uncommitted[ticket & 1] = 0;
+    for (uint32_t i = clients->waiting_count; i != 0; i--) {
+        struct mqtt_client *client = clients->waiting[i - 1];
+        struct control *control = client->control;
+        uint32_t done = 0;
+        while (done < control->hold_count && control->holds[done].ticket <= ticket) {
+            control->ready = control->holds[done++].end;
+        }
+        if (done == control->hold_count) {
+            stop_waiting(client);
+        } else {
+            control->hold_count -= done;
+            memmove(control->holds, control->holds + done,
+                    control->hold_count * sizeof *control->holds);
+        }
+        clients->host.wake(client->link);
+    }
+}
+
+void control_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes)
+{
+    struct mqtt_clients *clients = client->clients;
+    if (ticket == 0) {
+        return;
+    }
+    clients->uncommitted[ticket & 1] += bytes;
+    if (clients->uncommitted[0] + clients->uncommitted[1] > UNCOMMITTED_MAX) {
+        set_paused(client, true); /* until its answers are gone */
+    }
 }
 
 void control_release(struct mqtt_client *client)
 {
     if (client->control != NULL) {
+        stop_waiting(client);
         shared_release(&client->control->shared);
         client->control = NULL;
     }
@@ -77,15 +183,21 @@ struct writer client_control_begin(struct mqtt_client *client, size_t len)
     return writer_of(control->data + control->len, len);
 }
 
-bool client_control_end(struct mqtt_client *client, const struct writer *writer)
+bool client_control_end(struct mqtt_client *client, const struct writer *writer, uint64_t ticket)
 {
     if (!writer_ok(writer)) {
         return false;
     }
-    client->control->len += writer_len(writer);
-    if (client->control->len > CONTROL_BYTES_PAUSE && !client->is_paused) {
-        client->is_paused = true;
-        client->clients->host.set_reading(client->link, false);
+    struct control *control = client->control;
+    control->len += writer_len(writer);
+    if (ticket == 0 && control->hold_count == 0) {
+        control->ready = control->len;
+    } else if (!hold(client, ticket)) {
+        control->len -= writer_len(writer);
+        return false;
+    }
+    if (control->len > CONTROL_BYTES_PAUSE) {
+        set_paused(client, true);
     }
     client->clients->stats.packets_sent++;
     client->clients->host.wake(client->link);
@@ -97,14 +209,15 @@ bool client_takes_size(const struct mqtt_client *client, size_t len)
     return client->packet_bytes_max == 0 || len <= client->packet_bytes_max;
 }
 
-void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer)
+void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer,
+                         uint64_t ticket)
 {
     if (writer_ok(writer) && !client_takes_size(client, writer_len(writer))) {
         client_fail(client, now_ms, MQTT_PACKET_TOO_LARGE,
                     "its Maximum Packet Size does not leave room for an answer"); /* 3.1.2.11.4 */
         return;
     }
-    if (!client_control_end(client, writer)) {
+    if (!client_control_end(client, writer, ticket)) {
         client_leave(client, now_ms, LEAVE_WITH_WILL, MQTT_SERVER_BUSY, "out of memory");
     }
 }
@@ -182,22 +295,38 @@ static void send_pubrel(struct mqtt_client *client, const struct core_delivery *
     client->clients->stats.packets_sent++;
 }
 
+/* Some of the answers may go; those behind them wait for the store. */
+static void send_ready(struct control *control, struct output *output)
+{
+    size_t len = control->ready < OUTPUT_TAKE_MAX ? control->ready : OUTPUT_TAKE_MAX;
+    output_put(output, bytes_of(control->data, len));
+    control->len -= len;
+    control->ready -= len;
+    memmove(control->data, control->data + len, control->len);
+    for (uint32_t i = 0; i < control->hold_count; i++) {
+        control->holds[i].end -= len;
+    }
+}
+
 static void send_control(struct mqtt_client *client, struct output *output)
 {
     struct control *control = client->control;
-    if (control != NULL && output_has_room(output)) {
-        output_add(output, bytes_of(control->data, control->len), &control->shared);
-        control_release(client);
-        if (client->is_paused) {
-            client->is_paused = false;
-            client->clients->host.set_reading(client->link, true);
-        }
+    if (control == NULL || control->ready == 0 || !output_has_room(output)) {
+        return;
     }
+    client->greeted = true; /* CONNACK is the first of them */
+    if (control->ready < control->len) {
+        send_ready(control, output);
+        return;
+    }
+    output_add(output, bytes_of(control->data, control->len), &control->shared);
+    control_release(client);
+    set_paused(client, false);
 }
 
 static void send_deliveries(struct mqtt_client *client, uint64_t now_ms, struct output *output)
 {
-    while (client->state == CLIENT_CONNECTED) {
+    while (client->state == CLIENT_CONNECTED && client->greeted) {
         struct core_delivery delivery;
         enum core_next next = CORE_AGAIN;
         if (output_has_room(output)) {
@@ -223,7 +352,7 @@ static void send_pings(struct mqtt_client *client, struct output *output)
     if (client->state == CLIENT_CLOSING) {
         client->pings_due = 0; /* DISCONNECT was the last packet [MQTT-3.14.4-1] */
     }
-    while (client->pings_due != 0 && output_fits(output, PINGRESP_BYTES)) {
+    while (client->pings_due != 0 && client->greeted && output_fits(output, PINGRESP_BYTES)) {
         struct writer writer = writer_of(output_take(output, PINGRESP_BYTES), PINGRESP_BYTES);
         mqtt_empty_encode(&writer, MQTT_PINGRESP);
         client->pings_due--;
@@ -240,7 +369,8 @@ void mqtt_client_send(struct mqtt_client *client, uint64_t now_ms, struct output
     send_control(client, output);
     send_deliveries(client, now_ms, output);
     send_pings(client, output);
-    if (client->control != NULL || client->pings_due != 0) {
+    bool has_control = client->control != NULL && client->control->ready != 0;
+    if (has_control || (client->pings_due != 0 && client->greeted)) {
         client->clients->host.wake(client->link);
     }
 }

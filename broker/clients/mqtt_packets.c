@@ -33,6 +33,7 @@ static struct bytes words_for(const struct mqtt_client *client, const char *word
 static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
                      uint16_t packet_id, enum mqtt_reason reason, const char *words)
 {
+    uint64_t ticket = core_ticket(client->clients->core);
     struct mqtt_ack ack = {
         .packet_id = packet_id, .reason = reason, .reason_string = words_for(client, words)};
     if (!client_takes_size(client, ACK_HEAD_BYTES + ack.reason_string.len)) {
@@ -40,7 +41,7 @@ static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type
     }
     struct writer writer = client_control_begin(client, ACK_HEAD_BYTES + ack.reason_string.len);
     mqtt_ack_encode(&writer, type, (enum mqtt_version)client->version, &ack);
-    client_control_send(client, now_ms, &writer);
+    client_control_send(client, now_ms, &writer, ticket);
 }
 
 /* Replaces an alias by its topic, or remembers the topic that it stands for (3.3.2.3.4). */
@@ -180,7 +181,11 @@ static void on_publish(struct mqtt_client *client, uint64_t now_ms,
         client->told_refused = true;
         client->clients->host.on_publish_refused(client->link, client, publish.topic, reason);
     }
-    if (publish.qos != 0) {
+    if (reason == MQTT_QUOTA_EXCEEDED && publish.qos != 0 && client->version != MQTT_VERSION_5) {
+        /* Before MQTT 5 an acknowledgement cannot refuse, and would be a promise. */
+        client_fail(client, now_ms, reason, "no room for what it publishes");
+    } else if (publish.qos != 0) {
+        control_count_uncommitted(client, core_ticket(client->clients->core), publish.payload.len);
         send_ack(client, now_ms, publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish.packet_id,
                  reason, publish_words(reason));
     } else if (reason == MQTT_PAYLOAD_FORMAT_INVALID || reason == MQTT_TOPIC_NAME_INVALID) {
@@ -214,7 +219,7 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
     case MQTT_PUBREL:
         /* After a reconnection a client repeats a PUBREL whose PUBCOMP was lost: that is no mistake
          * (3.6.2.1), and clients take 0x92 for a failed publication. */
-        known = core_release(client->session, ack.packet_id) || client->resumed;
+        known = core_release(core, client->session, ack.packet_id) || client->resumed;
         send_ack(client, now_ms, MQTT_PUBCOMP, ack.packet_id,
                  known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND, NULL);
         break;
@@ -237,9 +242,14 @@ static const char *entry_words(struct bytes reasons, char words[REFUSAL_BYTES_MA
     return NULL;
 }
 
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Answers with one reason code for each entry. */
 static void send_suback(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
-                        uint16_t packet_id, struct bytes reasons)
+                        uint16_t packet_id, struct bytes reasons, uint64_t ticket)
 {
     char words[REFUSAL_BYTES_MAX];
     struct mqtt_suback suback = {
@@ -253,7 +263,7 @@ static void send_suback(struct mqtt_client *client, uint64_t now_ms, enum mqtt_t
     }
     struct writer writer = client_control_begin(client, size);
     mqtt_suback_encode(&writer, type, (enum mqtt_version)client->version, &suback);
-    client_control_send(client, now_ms, &writer);
+    client_control_send(client, now_ms, &writer, ticket);
 }
 
 static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
@@ -277,6 +287,7 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
         return;
     }
     size_t count = 0;
+    uint64_t ticket = 0;
     struct mqtt_subscription entry;
     while (mqtt_subscribe_next(&subscribe, &entry)) {
         struct core_subscribe request = {
@@ -292,8 +303,9 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
         reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
         host->on_subscribe(client->link, client, entry.filter, reason);
         reasons[count++] = (uint8_t)reason;
+        ticket = later(ticket, core_ticket(client->clients->core));
     }
-    send_suback(client, now_ms, MQTT_SUBACK, packet_id, bytes_of(reasons, count));
+    send_suback(client, now_ms, MQTT_SUBACK, packet_id, bytes_of(reasons, count), ticket);
     mem_free(reasons);
 }
 
@@ -318,13 +330,15 @@ static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct b
         return;
     }
     size_t count = 0;
+    uint64_t ticket = 0;
     struct bytes filter;
     while (mqtt_unsubscribe_next(&unsubscribe, &filter)) {
         reason = core_unsubscribe(client->clients->core, client->session, filter);
         host->on_unsubscribe(client->link, client, filter);
         reasons[count++] = (uint8_t)reason;
+        ticket = later(ticket, core_ticket(client->clients->core));
     }
-    send_suback(client, now_ms, MQTT_UNSUBACK, packet_id, bytes_of(reasons, count));
+    send_suback(client, now_ms, MQTT_UNSUBACK, packet_id, bytes_of(reasons, count), ticket);
     mem_free(reasons);
 }
 

@@ -20,6 +20,16 @@ struct core_options core_options_default(void)
     };
 }
 
+/* A message is no longer the retained one of its topic. */
+static void forget_retained(void *ctx, const struct message *message)
+{
+    struct core *core = ctx;
+    if (message->is_stored) {
+        durable_finish_part(core, message->sequence, STORE_RETAINED, 0);
+        durable_hold_answer(core);
+    }
+}
+
 enum status core_create(const struct core_options *options, const struct core_effects *effects,
                         uint64_t now_ms, struct core **out)
 {
@@ -34,11 +44,13 @@ enum status core_create(const struct core_options *options, const struct core_ef
     map_init(&core->sessions);
     map_init(&core->subscriptions);
     map_init(&core->groups);
+    map_init(&core->durables);
     timer_wheel_init(&core->wheel, now_ms);
     core->sweep_at_ms = now_ms + SWEEP_INTERVAL_MS;
     enum status status = topic_trie_create(&options->seed, options->topic_nodes_max, &core->trie);
     if (status == STATUS_OK) {
-        status = retained_create(&options->seed, options->topic_nodes_max, &core->retained);
+        status = retained_create(&options->seed, options->topic_nodes_max, forget_retained, core,
+                                 &core->retained);
     }
     if (status != STATUS_OK) {
         core_destroy(core);
@@ -71,6 +83,7 @@ void core_destroy(struct core *core)
         return;
     }
     core_end_loan(core);
+    core->store = NULL; /* what ends with the process goes on in the store */
     map_each(&core->sessions, destroy_session, core);
     map_fini(&core->sessions);
     ENSURE(core->groups.count == 0 && core->subscriptions.count == 0);
@@ -78,6 +91,7 @@ void core_destroy(struct core *core)
     map_fini(&core->subscriptions);
     topic_trie_destroy(core->trie);
     retained_destroy(core->retained);
+    durable_fini(core);
     slot_pool_fini(&core->pool);
     mem_free(core);
 }
@@ -153,9 +167,10 @@ static void check_queue(const struct session *session)
     struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
     for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
          slot = slot_queue_next(&session->queue, &cursor)) {
-        ENSURE(slot->kind == SLOT_PUBLISH && slot->is_shared && slot->qos == 1);
-        ENSURE(slot->message->sequence > sequence);
-        sequence = slot->message->sequence;
+        ENSURE((slot->kind == SLOT_PUBLISH || slot->kind == SLOT_STORED) && slot->is_shared &&
+               slot->qos == 1);
+        ENSURE(slot_arrival(slot) > sequence);
+        sequence = slot_arrival(slot);
     }
 }
 
@@ -195,7 +210,7 @@ static void check_session(void *ctx, struct map_node *node)
         ENSURE(slot->kind != SLOT_EMPTY);
         scans += slot->kind == SLOT_SCAN;
         check_slot(totals, slot, &shared_slots);
-        bytes += slot->kind == SLOT_PUBLISH ? message_size(slot->message) : 0;
+        bytes += slot->kind == SLOT_SCAN ? 0 : slot_bytes(slot);
     }
     ENSURE(scans == session->scans);
     uint32_t in_quota = 0;

@@ -63,6 +63,10 @@ struct core_effects {
     /* The session was taken from this client, which must go: say `reason` and close. It may not use
      * the session any more. */
     void (*session_lost)(void *ctx, void *client, enum mqtt_reason reason);
+    /* Answers that waited for `ticket` or less (core_ticket) may go. Only with a store. */
+    void (*committed)(void *ctx, uint64_t ticket);
+    /* The store has failed: nothing more can be promised, so the process must stop. */
+    void (*store_failed)(void *ctx, const char *why);
 };
 
 /* Figures for $SYS and metrics; all but the gauges count since the start. */
@@ -88,6 +92,25 @@ struct core_stats {
 MUST_USE enum status core_create(const struct core_options *options,
                                  const struct core_effects *effects, uint64_t now_ms,
                                  struct core **out);
+
+struct store;
+
+/*
+ * Makes what has to outlive the process durable in `store` (borrowed until core_destroy), and takes
+ * over what is in it. Before any client, once. `unix_ms` is the Unix time at `now_ms`.
+ *
+ * A session that had a client when the process ended has lost it now: its expiry interval and its
+ * will delay begin. Errors: STATUS_NO_MEMORY, STATUS_IO; the core must then be destroyed.
+ */
+MUST_USE enum status core_open_store(struct core *core, uint64_t now_ms, uint64_t unix_ms,
+                                     struct store *store);
+
+/*
+ * The ticket that the answer to the latest core_connect, core_publish, core_publish_qos2,
+ * core_release, core_pubrec, core_subscribe or core_unsubscribe has to wait for, since it promises
+ * something: until effects.committed. 0: it may go at once. Answers keep their order.
+ */
+uint64_t core_ticket(const struct core *core);
 
 /* Frees everything; sends no wills. NULL is allowed. */
 void core_destroy(struct core *core);
@@ -126,8 +149,8 @@ struct core_connect {
  * (MQTT_SESSION_TAKEN_OVER, 3.1.4-3). *session_present is what CONNACK must say. The session
  * belongs to the core; the client may use it until core_disconnect, or until session_lost.
  *
- * Takes will->message in any case. Errors: STATUS_NO_MEMORY; nothing has changed then but a
- * takeover.
+ * Takes will->message in any case. Errors: STATUS_NO_MEMORY, or STATUS_LIMIT when the store has no
+ * room for a new session; nothing has changed then but a takeover.
  */
 MUST_USE enum status core_connect(struct core *core, uint64_t now_ms,
                                   const struct core_connect *connect, struct session **out,
@@ -178,7 +201,7 @@ MUST_USE enum mqtt_reason core_publish_qos2(struct core *core, uint64_t now_ms,
                                             struct message *message);
 
 /* PUBREL from the publisher. False when the identifier is not known (answer PUBCOMP 0x92). */
-bool core_release(struct session *session, uint16_t packet_id);
+bool core_release(struct core *core, struct session *session, uint16_t packet_id);
 
 /* QoS 2 messages received and not released: they count against our Receive Maximum. */
 size_t core_unreleased_count(const struct session *session);

@@ -3,7 +3,7 @@
  *
  * session.c opens and ends sessions, session_queue.c fills and empties their queues, subscribe.c
  * keeps subscriptions and shared groups, router.c brings a message to sessions, delivery.c hands it
- * to clients.
+ * to clients, durable.c tells the store and waits for it, recovery.c reads it after a start.
  */
 #ifndef BROKER_CORE_STATE_H
 #define BROKER_CORE_STATE_H
@@ -13,6 +13,7 @@
 #include "map.h"
 #include "retained.h"
 #include "slot.h"
+#include "store.h"
 #include "timer_wheel.h"
 #include "topic_trie.h"
 
@@ -32,7 +33,41 @@ struct core {
     uint64_t now_ms;   /* of the call that is being served */
     uint64_t sequence; /* of the message accepted last */
     uint64_t session_number;
+    uint32_t group_number;
     struct core_stats stats;
+
+    /* Durability (durable.c) */
+    struct store *store;     /* NULL: nothing outlives the process; borrowed */
+    uint64_t unix_offset_ms; /* Unix time when now_ms was 0 */
+    uint64_t committed;      /* tickets up to this one are durable */
+    uint64_t changes;        /* counted */
+    uint64_t changed;        /* the ticket of the latest one */
+    uint64_t ticket;         /* what the answer to the call being served waits for; 0 = nothing */
+    struct map durables;     /* struct session_durable by session number */
+    struct durable_part *parts; /* of the message being routed */
+    size_t part_count, part_capacity;
+    bool part_failed;                   /* no memory for one of them */
+    struct store_recipient *recipients; /* part_capacity + 2 of them */
+    struct session **waiting;           /* sessions blocked until the next commit */
+    size_t waiting_count, waiting_capacity;
+    struct session_durable *spill_list;
+};
+
+/* A session that is to have the message being routed, and the slot in its queue. */
+struct durable_part {
+    struct session *session;
+    struct slot *slot; /* NULL: it is a queue's, which may have moved it on already */
+};
+
+/* What only a session that outlives the process needs. */
+struct session_durable {
+    struct map_node node; /* in core->durables */
+    struct session *session;
+    struct session_durable *next_spill; /* in core->spill_list */
+    struct slot_cursor spilled; /* slots of the queue before here are in the store only; chunk NULL:
+                                   none is known to be */
+    bool on_spill_list;
+    bool is_fetching; /* an answer to store_fetch is awaited */
 };
 
 /* One subscription, from the session's side. What was asked for is in the trie, or, for a shared
@@ -61,6 +96,7 @@ struct session {
     struct session_subscription *subscriptions;
     struct share_member *queue_members; /* of them those of queues */
     struct session_will *will;
+    struct session_durable *durable; /* NULL: it ends with the process; owned */
     struct timer timer; /* will delay or expiry, whichever is earlier; armed while disconnected */
     uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
     size_t inflight_bytes;  /* of the messages in window */
@@ -70,12 +106,14 @@ struct session {
     uint32_t share_count;  /* of them shared */
     uint32_t scans;        /* SLOT_SCAN in queue */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
+    uint64_t assigned_at;  /* ticket by which the identifiers given at QoS 2 are durable */
     uint16_t receive_maximum;
     uint16_t quota_used;
     uint16_t client_id_len;
     bool output_pending; /* output_ready was called and core_next has not returned CORE_NOTHING
                             since */
-    bool blocked;        /* nothing can be sent before an acknowledgement comes */
+    bool blocked;        /* nothing can be sent before an acknowledgement or a commit comes */
+    bool is_waiting;     /* in core->waiting */
     uint8_t client_id[];
 };
 
@@ -104,6 +142,8 @@ struct share_group {
     uint32_t capacity;
     uint32_t turn;       /* round robin over the members */
     uint32_t references; /* slots that came through it, and 1 while it has members */
+    uint32_t number;     /* names it in the store */
+    uint64_t owner;      /* queue: the session number under which the store has its messages */
     uint16_t key_len;
     uint16_t filter_at; /* the filter's offset in key */
     bool is_queue;
@@ -122,16 +162,24 @@ struct retained_scan {
     bool no_local;
 };
 
+/* router.c: core_publish within another call. */
+MUST_USE enum mqtt_reason router_publish(struct core *core, uint64_t now_ms, struct session *from,
+                                         struct message *message);
+
 /* session.c */
 
 /* The session of that client id, or NULL. */
 struct session *session_find(const struct core *core, struct bytes client_id);
 
-/* A new session without a client; NULL when there is no memory. No other may have that id. */
-struct session *session_create(struct core *core, struct bytes client_id);
+/* A new session without a client, with the next number or, when not 0, that of before a restart;
+ * NULL when there is no memory. No other may have that id. */
+struct session *session_create(struct core *core, struct bytes client_id, uint64_t number);
 
 /* Ends a session without a word: its memory, subscriptions and queue. */
 void session_forget(struct core *core, struct session *session);
+
+/* Arms the timer of a session without a client for its will or its end. */
+void session_arm_timer(struct core *core, struct session *session);
 
 /* The session's timer fired: its will is due, or it has expired. */
 void session_on_timer(struct core *core, uint64_t now_ms, struct session *session);
@@ -173,15 +221,109 @@ void session_pop(struct core *core, struct session *session);
 /* Drops all that waits. */
 void session_clear_queue(struct core *core, struct session *session);
 
+/* Drops the first slot, whose references were moved or released. */
+void session_drop_first(struct core *core, struct session *session);
+
+/* The session's queue was rebuilt: positions in it are not known any more. */
+static inline void session_queue_moved(struct session *session)
+{
+    if (session->durable != NULL) {
+        session->durable->spilled.chunk = NULL;
+    }
+}
+
 /* Drops one reference; the last one frees the group. */
 void share_group_release(struct share_group *group);
 
+/* durable.c. All of it does nothing without a store. */
+
+/* The current call's answer must wait for the changes made so far. */
+void durable_hold_answer(struct core *core);
+
+/* True when nothing more should be accepted that would have to be stored. */
+bool durable_is_full(const struct core *core);
+
+/* Makes a session outlive the process, or no more; durable_make does so for one that the store has
+ * already. Errors: STATUS_NO_MEMORY. */
+MUST_USE enum status durable_attach(struct core *core, struct session *session);
+MUST_USE enum status durable_make(struct core *core, struct session *session);
+void durable_detach(struct core *core, struct session *session);
+
+/* Tells the store how a durable session is now. */
+void durable_put_session(struct core *core, const struct session *session);
+
+/* Tells the store of a subscription of a durable session. */
+void durable_put_subscription(struct core *core, const struct session_subscription *subscription,
+                              bool scan_pending);
+void durable_delete_subscription(struct core *core,
+                                 const struct session_subscription *subscription);
+
+/* Notes that the message being routed is in the session's queue, in `slot`. False: no memory. */
+MUST_USE bool durable_note(struct core *core, struct session *session, struct slot *slot);
+
+/* Stores the routed message for all that were noted, as retained, and, with a packet_id, for its
+ * sender. False: no memory; then nothing is stored. */
+MUST_USE bool durable_append(struct core *core, const struct session *from, uint16_t packet_id,
+                             struct message *message);
+
+/* The noted slots get a message that is stored already; with is_stored false they stay in memory.
+ */
+void durable_add_parts(struct core *core, bool is_stored);
+
+/* A part in a stored message that is no slot is done with. */
+void durable_finish_part(struct core *core, uint64_t arrival, enum store_role role,
+                         uint64_t session_number);
+
+/* A stored slot is done with. */
+void durable_finish(struct core *core, const struct session *session, const struct slot *slot);
+
+/* A slot of the window has a new identifier or state. */
+void durable_update(struct core *core, struct session *session, const struct slot *slot);
+
+/* The session's window has a message that it did not get through its queue. */
+void durable_add(struct core *core, struct session *session, struct slot *slot);
+
+/* True when what was sent at QoS 2, or is to be, is not durable yet. */
+bool durable_must_wait(const struct core *core, const struct message *message);
+bool durable_assignment_pending(const struct core *core, const struct session *session);
+
+/* Nothing goes to the session's client before the next commit. */
+void durable_wait(struct core *core, struct session *session);
+
+/* Asks for the messages that the session needs next and that are in the store only. */
+void durable_fetch(struct core *core, struct session *session);
+
+/* The client of a durable session is gone: QoS 0 messages that waited for it would keep what stands
+ * behind them in memory. */
+void durable_drop_qos0(struct core *core, struct session *session);
+
+/* The session is without a client: what the store has need not be in memory. */
+void durable_spill(struct core *core, struct session *session);
+
+/* The durable session of that number, or NULL. */
+struct session *durable_find(const struct core *core, uint64_t number);
+
+/* The store's events; `ctx` is the core. */
+void durable_on_committed(void *ctx, uint64_t ticket);
+void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *items,
+                        size_t count);
+void durable_on_failed(void *ctx, const char *why);
+
+void durable_fini(struct core *core);
+
 /* delivery.c */
+
+/* There is room in the window, or a commit came: what waited for it may go. */
+void session_go_on(struct core *core, struct session *session);
 
 /* Releases what the last delivery borrowed. */
 void core_end_loan(struct core *core);
 
 /* subscribe.c */
+
+/* Lets the retained messages of a subscription follow once more. False: no memory. */
+MUST_USE bool subscribe_scan_again(struct core *core,
+                                   const struct session_subscription *subscription);
 
 /* Removes all subscriptions of a session that ends. */
 void session_drop_subscriptions(struct core *core, struct session *session);
@@ -196,6 +338,9 @@ bool queue_is_named(struct bytes group_name, struct bytes filter);
 
 /* The name in "$queue/<name>". */
 struct bytes queue_name(struct bytes filter);
+
+/* The queue whose messages `session` holds, or NULL. */
+struct share_group *queue_of_anchor(const struct session *session);
 
 /* True when `session` is the one that holds the messages of the queue `group`. */
 bool queue_is_anchor(const struct share_group *group, const struct session *session);

@@ -59,7 +59,7 @@ static enum core_next fill(struct core_delivery *out, const struct slot *slot, u
 }
 
 /* What was in flight when the client went away, oldest first, with its old identifiers
- * [MQTT-4.4.0-1]. */
+ * [MQTT-4.4.0-1]; and what waited for its identifier to be durable. */
 static enum core_next next_resend(struct core *core, uint64_t now_ms, struct session *session,
                                   struct core_delivery *out)
 {
@@ -71,30 +71,49 @@ static enum core_next next_resend(struct core *core, uint64_t now_ms, struct ses
             *out = (struct core_delivery){.packet_id = slot->packet_id, .qos = 2};
             return CORE_DELIVERY;
         }
-        if (slot->kind == SLOT_PUBLISH && quota_is_used_up(core, session)) {
+        if (slot->kind == SLOT_EMPTY) {
+            continue;
+        }
+        if (!slot->in_quota && quota_is_used_up(core, session)) {
             session->blocked = true;
             break;
         }
-        if (slot->kind == SLOT_PUBLISH) {
-            window->sent++;
-            slot->in_quota = 1;
-            session->quota_used++;
-            return fill(out, slot, now_ms);
+        if (slot->qos == 2 && durable_assignment_pending(core, session)) {
+            durable_wait(core, session);
+            break;
         }
+        if (slot->kind == SLOT_STORED) {
+            durable_fetch(core, session);
+            break;
+        }
+        window->sent++;
+        session->quota_used = (uint16_t)(session->quota_used + !slot->in_quota);
+        slot->in_quota = 1;
+        core->stats.delivered += !slot->sent_before;
+        (void)fill(out, slot, now_ms);
+        slot->sent_before = 1;
+        return CORE_DELIVERY;
     }
     return CORE_NOTHING;
 }
 
-/* Moves a slot's content into the window under a new packet identifier. NULL: it must wait, or
- * there is no memory. */
-static struct slot *send_in_window(struct core *core, struct session *session,
-                                   const struct slot *slot)
+/* Slots of the window that were not sent yet: they wait for their identifiers to be durable. */
+static bool has_unsent(const struct session *session)
+{
+    return session->window.sent < slot_window_count(&session->window);
+}
+
+/* Moves a slot's content into the window under a new packet identifier; sent now unless
+ * `is_held` or others before it are not sent yet. NULL: it must wait, or there is no memory. */
+static struct slot *put_in_window(struct core *core, struct session *session,
+                                  const struct slot *slot, bool is_held)
 {
     if (window_is_used_up(core, session)) {
         session->blocked = true;
         return NULL;
     }
-    struct slot *sent = slot_window_add(&session->window, &core->pool, slot);
+    struct slot *sent =
+        slot_window_add(&session->window, &core->pool, slot, !is_held && !has_unsent(session));
     if (sent == NULL) {
         return NULL;
     }
@@ -104,11 +123,17 @@ static struct slot *send_in_window(struct core *core, struct session *session,
     return sent;
 }
 
-/* The first slot of the queue goes out. */
+/* The first slot of the queue goes out, or, at QoS 2 when it is stored, into the window until its
+ * identifier is durable: a crash must not give it another one. */
 static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
                                    struct core_delivery *out)
 {
     struct slot *slot = slot_queue_first(&session->queue);
+    bool is_held = slot->qos == 2 && slot->is_stored;
+    if (!is_held && (has_unsent(session) || durable_must_wait(core, slot->message))) {
+        durable_wait(core, session);
+        return CORE_AGAIN;
+    }
     if (slot->qos == 0) {
         (void)fill(out, slot, now_ms);
         core->lent = message_hold(slot->message);
@@ -118,18 +143,68 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
         }
         session_pop(core, session);
     } else {
-        struct slot *sent = send_in_window(core, session, slot);
+        struct slot *sent = put_in_window(core, session, slot, is_held);
         if (sent == NULL) {
             return CORE_AGAIN;
         }
         session_leave_queue(core, session, slot);
         slot->kind = SLOT_EMPTY; /* its references moved */
-        slot_queue_pop(&session->queue, &core->pool);
+        session_drop_first(core, session);
+        durable_update(core, session, sent);
+        if (is_held) {
+            return CORE_AGAIN;
+        }
         (void)fill(out, sent, now_ms);
         sent->sent_before = 1;
     }
     core->stats.delivered++;
     return CORE_DELIVERY;
+}
+
+/* True when the session has this very message in flight: the store knows only one of the two. */
+static bool has_in_window(const struct session *session, const struct message *message)
+{
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
+        const struct slot *slot = slot_window_at(&session->window, i);
+        if (slot->kind != SLOT_EMPTY && slot->is_stored &&
+            slot_arrival(slot) == message->sequence) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A retained message goes out at QoS 1 or 2; what next_publish says of the window holds here too.
+ */
+static enum core_next send_retained(struct core *core, uint64_t now_ms, struct session *session,
+                                    struct slot *slot, struct core_delivery *out)
+{
+    bool is_durable = session->durable != NULL && slot->message->is_stored &&
+                      !has_in_window(session, slot->message);
+    struct slot *sent = put_in_window(core, session, slot, is_durable && slot->qos == 2);
+    if (sent == NULL) {
+        message_release(slot->message);
+        core->stats.dropped++;
+        return CORE_AGAIN;
+    }
+    core->stats.queued_messages++;
+    if (is_durable) {
+        durable_add(core, session, sent);
+    }
+    if (has_unsent(session)) {
+        return CORE_AGAIN;
+    }
+    (void)fill(out, sent, now_ms);
+    sent->sent_before = 1;
+    core->stats.delivered++;
+    return CORE_DELIVERY;
+}
+
+/* All that the scan had was sent. */
+static void end_scan(struct core *core, struct session *session)
+{
+    durable_put_subscription(core, slot_queue_first(&session->queue)->scan->subscription, false);
+    session_pop(core, session);
 }
 
 static enum core_next next_retained(struct core *core, uint64_t now_ms, struct session *session,
@@ -143,7 +218,7 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
     struct message *message = NULL;
     enum retained_step step = retained_cursor_next(scan->cursor, SCAN_BUDGET, now_ms, &message);
     if (step == RETAINED_END) {
-        session_pop(core, session);
+        end_scan(core, session);
         return CORE_AGAIN;
     }
     if (step == RETAINED_AGAIN || message->sequence > scan->sequence ||
@@ -155,21 +230,11 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
                         .kind = SLOT_PUBLISH,
                         .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
                         .retain = 1};
-    struct slot *sent = &slot;
-    if (slot.qos == 0) {
-        (void)fill(out, sent, now_ms);
-        core->lent = slot.message;
-    } else {
-        sent = send_in_window(core, session, &slot);
-        if (sent == NULL) {
-            message_release(message);
-            core->stats.dropped++;
-            return CORE_AGAIN;
-        }
-        core->stats.queued_messages++;
-        (void)fill(out, sent, now_ms);
-        sent->sent_before = 1;
+    if (slot.qos != 0) {
+        return send_retained(core, now_ms, session, &slot, out);
     }
+    (void)fill(out, &slot, now_ms);
+    core->lent = slot.message;
     core->stats.delivered++;
     return CORE_DELIVERY;
 }
@@ -188,7 +253,13 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
         if (slot == NULL && queue_refill(core, session)) {
             slot = slot_queue_first(&session->queue);
         }
+        if (!session->blocked && slot != NULL && slot->kind == SLOT_STORED) {
+            durable_fetch(core, session);
+        }
         if (slot == NULL || session->blocked) {
+            if (has_unsent(session) && durable_assignment_pending(core, session)) {
+                durable_wait(core, session);
+            }
             session->output_pending = false;
             return CORE_NOTHING;
         }
@@ -205,8 +276,7 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
     return next;
 }
 
-/* There is room in the window: what waited for it may go. */
-static void go_on(struct core *core, struct session *session)
+void session_go_on(struct core *core, struct session *session)
 {
     session->blocked = false;
     (void)queue_refill(core, session);
@@ -220,7 +290,7 @@ static void finish(struct core *core, struct session *session, struct slot *slot
 {
     slot_release(core, session, slot);
     slot_window_finish(&session->window, &core->pool, slot);
-    go_on(core, session);
+    session_go_on(core, session);
 }
 
 void core_give_up(struct core *core, struct session *session, const struct core_delivery *delivery)
@@ -237,7 +307,11 @@ static struct slot *find_sent(const struct session *session, uint16_t packet_id,
                               enum slot_kind kind)
 {
     struct slot *slot = slot_window_find(&session->window, packet_id);
-    return slot != NULL && slot->qos == qos && slot->kind == kind ? slot : NULL;
+    if (slot == NULL || slot->qos != qos) {
+        return NULL;
+    }
+    bool is_alike = kind == SLOT_PUBLISH && slot->kind == SLOT_STORED;
+    return is_alike || slot->kind == kind ? slot : NULL;
 }
 
 bool core_puback(struct core *core, struct session *session, uint16_t packet_id)
@@ -291,7 +365,7 @@ bool core_settle(struct core *core, struct session *session, uint16_t packet_id,
     if (group != NULL && verdict == CORE_RETURNED && group->anchor != NULL) {
         queue_dispatch(core, group, session);
     }
-    go_on(core, session);
+    session_go_on(core, session);
     if (group != NULL) {
         share_group_release(group);
     }
@@ -302,8 +376,10 @@ bool core_pubrec(struct core *core, struct session *session, uint16_t packet_id,
                  enum mqtt_reason reason, bool *refused)
 {
     *refused = false;
+    core->ticket = 0;
     struct slot *slot = find_sent(session, packet_id, 2, SLOT_PUBLISH);
     if (slot == NULL) {
+        durable_hold_answer(core); /* a repetition is answered no earlier */
         return find_sent(session, packet_id, 2, SLOT_PUBREL) != NULL;
     }
     if (reason >= MQTT_UNSPECIFIED_ERROR) {
@@ -313,8 +389,17 @@ bool core_pubrec(struct core *core, struct session *session, uint16_t packet_id,
     }
     /* From here on the client owns the message [MQTT-4.3.3-7]; only the identifier is kept. */
     core_end_loan(core);
-    slot_release_message(session, slot);
+    uint64_t arrival = slot_arrival(slot);
+    if (slot->kind == SLOT_PUBLISH) {
+        slot_release_message(session, slot);
+    }
     slot->kind = SLOT_PUBREL;
+    slot->arrival = arrival;
+    slot->identifier = 0;
+    if (slot->is_stored) {
+        durable_update(core, session, slot);
+        durable_hold_answer(core);
+    }
     return true;
 }
 

@@ -13,11 +13,22 @@ static uint32_t home_of(const struct id_table *table, uint16_t id)
     return id * 40503U & (table->capacity - 1);
 }
 
+static uint16_t id_at(const struct id_table *table, uint32_t at)
+{
+    return (uint16_t)table->places[at];
+}
+
+static uint64_t place(uint16_t id, uint64_t arrival)
+{
+    ENSURE(arrival <= ID_SET_ARRIVAL_MAX);
+    return arrival << 16 | id;
+}
+
 /* The place of `id`, or the free place where it would go. Requires a free place to exist. */
 static uint32_t place_of(const struct id_table *table, uint16_t id)
 {
     uint32_t at = home_of(table, id);
-    while (table->places[at] != 0 && table->places[at] != id) {
+    while (table->places[at] != 0 && id_at(table, at) != id) {
         at = (at + 1) & (table->capacity - 1);
     }
     return at;
@@ -25,7 +36,7 @@ static uint32_t place_of(const struct id_table *table, uint16_t id)
 
 bool id_set_has(const struct id_set *set, uint16_t id)
 {
-    return id_set_count(set) != 0 && set->table->places[place_of(set->table, id)] == id;
+    return id_set_count(set) != 0 && set->table->places[place_of(set->table, id)] != 0;
 }
 
 static enum status grow(struct id_set *set)
@@ -40,7 +51,7 @@ static enum status grow(struct id_set *set)
     bigger->count = id_set_count(set);
     for (uint32_t i = 0; old != NULL && i < old->capacity; i++) {
         if (old->places[i] != 0) {
-            bigger->places[place_of(bigger, old->places[i])] = old->places[i];
+            bigger->places[place_of(bigger, id_at(old, i))] = old->places[i];
         }
     }
     mem_free(old);
@@ -48,7 +59,7 @@ static enum status grow(struct id_set *set)
     return STATUS_OK;
 }
 
-enum status id_set_add(struct id_set *set, uint16_t id)
+enum status id_set_add(struct id_set *set, uint16_t id, uint64_t arrival)
 {
     ENSURE(id != 0);
     if (set->table == NULL || (set->table->count + 1) * 4 > set->table->capacity * 3) {
@@ -60,12 +71,18 @@ enum status id_set_add(struct id_set *set, uint16_t id)
     struct id_table *table = set->table;
     uint32_t at = place_of(table, id);
     ENSURE(table->places[at] == 0);
-    table->places[at] = id;
+    table->places[at] = place(id, arrival);
     table->count++;
     return STATUS_OK;
 }
 
-bool id_set_remove(struct id_set *set, uint16_t id)
+void id_set_assign(struct id_set *set, uint16_t id, uint64_t arrival)
+{
+    ENSURE(id_set_has(set, id));
+    set->table->places[place_of(set->table, id)] = place(id, arrival);
+}
+
+bool id_set_remove(struct id_set *set, uint16_t id, uint64_t *arrival)
 {
     if (!id_set_has(set, id)) {
         return false;
@@ -73,10 +90,11 @@ bool id_set_remove(struct id_set *set, uint16_t id)
     struct id_table *table = set->table;
     uint32_t mask = table->capacity - 1;
     uint32_t hole = place_of(table, id);
+    *arrival = table->places[hole] >> 16;
     /* Whatever follows in the same run moves back into the hole, unless that would put it before
      * its home. */
     for (uint32_t at = (hole + 1) & mask; table->places[at] != 0; at = (at + 1) & mask) {
-        uint32_t home = home_of(table, table->places[at]);
+        uint32_t home = home_of(table, id_at(table, at));
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             table->places[hole] = table->places[at];
             hole = at;
@@ -88,6 +106,19 @@ bool id_set_remove(struct id_set *set, uint16_t id)
         id_set_fini(set);
     }
     return true;
+}
+
+bool id_set_pop(struct id_set *set, uint16_t *id, uint64_t *arrival)
+{
+    if (id_set_count(set) == 0) {
+        return false;
+    }
+    uint32_t at = 0;
+    while (set->table->places[at] == 0) {
+        at++;
+    }
+    *id = id_at(set->table, at);
+    return id_set_remove(set, *id, arrival);
 }
 
 void id_set_fini(struct id_set *set)

@@ -13,12 +13,15 @@
 
 #include "status.h"
 
-/* Open addressing; 0 is a free place, as no packet identifier is 0. */
+/* Open addressing. A place holds an identifier and above it, in 48 bits, the arrival number of its
+ * message; 0 is a free place, as no packet identifier is 0. */
 struct id_table {
     uint32_t capacity; /* power of two */
     uint32_t count;
-    uint16_t places[];
+    uint64_t places[];
 };
+
+#define ID_SET_ARRIVAL_MAX ((UINT64_C(1) << 48) - 1)
 
 /* Most sessions never have one, so that an empty set is one pointer. Zeroed memory is an empty set.
  */
@@ -33,12 +36,18 @@ static inline uint32_t id_set_count(const struct id_set *set)
 
 bool id_set_has(const struct id_set *set, uint16_t id);
 
-/* Adds an identifier that is not in the set. Errors: STATUS_NO_MEMORY; the set is then unchanged.
- */
-MUST_USE enum status id_set_add(struct id_set *set, uint16_t id);
+/* Adds an identifier that is not in the set, with the arrival number of the message that it is of
+ * (0 when nobody needs to know). Errors: STATUS_NO_MEMORY; the set is then unchanged. */
+MUST_USE enum status id_set_add(struct id_set *set, uint16_t id, uint64_t arrival);
 
-/* False when it was not in the set. */
-bool id_set_remove(struct id_set *set, uint16_t id);
+/* Gives an identifier of the set another arrival number. */
+void id_set_assign(struct id_set *set, uint16_t id, uint64_t arrival);
+
+/* False when it was not in the set; else *arrival is what was stored with it. */
+bool id_set_remove(struct id_set *set, uint16_t id, uint64_t *arrival);
+
+/* Takes any one out: for a set that ends. False when it is empty. */
+bool id_set_pop(struct id_set *set, uint16_t *id, uint64_t *arrival);
 
 void id_set_fini(struct id_set *set);
 

@@ -7,7 +7,7 @@
  * half-written outputs each hold one reference; transport/ holds it through `shared` without
  * knowing what it is.
  *
- *   Memory     56 bytes + topic + properties + payload.
+ *   Memory     64 bytes + topic + properties + payload.
  *   Threads    One loop (see shared.h).
  */
 #ifndef CORE_MESSAGE_H
@@ -27,11 +27,13 @@ struct message {
     uint64_t sequence;    /* global order of arrival; set by the core when it accepts the message */
     uint64_t expires_at_ms; /* MESSAGE_EXPIRES_NEVER without a Message Expiry Interval */
     uint64_t publisher_id;  /* session number of the publisher, for No Local; 0 = no client */
+    uint64_t ticket;        /* of the store, from which on it is durable; 0 = needs no store */
     uint32_t payload_len;
     uint32_t properties_len;
     uint16_t topic_len;
     uint8_t qos;
-    bool retain; /* the RETAIN flag as published */
+    bool retain;    /* the RETAIN flag as published */
+    bool is_stored; /* the store has it, or is about to */
     uint8_t data[];
 };
 

@@ -28,6 +28,12 @@ bool queue_is_named(struct bytes name, struct bytes filter)
            !topic_filter_has_wildcard(filter);
 }
 
+struct share_group *queue_of_anchor(const struct session *session)
+{
+    const struct share_member *member = session->queue_members;
+    return member != NULL && member->group->anchor == member ? member->group : NULL;
+}
+
 bool queue_is_anchor(const struct share_group *group, const struct session *session)
 {
     struct bytes filter =
@@ -82,11 +88,16 @@ enum status core_queue_open(struct core *core, uint64_t now_ms, struct bytes nam
     if (core->options.queues_max != 0 && core->stats.queues >= core->options.queues_max) {
         return STATUS_LIMIT;
     }
-    struct session *anchor = session_create(core, text.topic);
+    struct session *anchor = session_create(core, text.topic, 0);
     if (anchor == NULL) {
         return STATUS_NO_MEMORY;
     }
     anchor->expiry_s = CORE_SESSION_NEVER_EXPIRES;
+    if (durable_attach(core, anchor) != STATUS_OK) {
+        session_forget(core, anchor);
+        return STATUS_NO_MEMORY;
+    }
+    durable_put_session(core, anchor);
     struct core_subscribe subscribe = {.filter = text.filter, .qos = 1};
     enum mqtt_reason reason = core_subscribe(core, now_ms, anchor, &subscribe);
     if (reason >= MQTT_UNSPECIFIED_ERROR) {
@@ -116,10 +127,15 @@ static bool hand_out(struct core *core, struct share_member *member)
 {
     struct session *anchor = member->group->anchor->session;
     struct slot *first = slot_queue_first(&anchor->queue);
-    while (first != NULL && message_is_expired(first->message, core->now_ms)) {
+    while (first != NULL && first->kind == SLOT_PUBLISH &&
+           message_is_expired(first->message, core->now_ms)) {
         core->stats.expired++;
         session_pop(core, anchor);
         first = slot_queue_first(&anchor->queue);
+    }
+    if (first != NULL && first->kind == SLOT_STORED) {
+        durable_fetch(core, anchor);
+        return false;
     }
     struct session *session = member->session;
     struct slot *slot = first == NULL ? NULL : slot_queue_push(&session->queue, &core->pool);
@@ -132,7 +148,7 @@ static bool hand_out(struct core *core, struct share_member *member)
     slot->retain = member->retain_as_published && slot->message->retain;
     session_leave_queue(core, anchor, first);
     first->kind = SLOT_EMPTY;
-    slot_queue_pop(&anchor->queue, &core->pool);
+    session_drop_first(core, anchor);
     anchor->shared_slots--;
     session->shared_slots++;
     session->queued_bytes += message_size(slot->message);
@@ -210,8 +226,7 @@ static void sink(struct slot_queue *queue)
     struct slot_cursor cursor = {queue->head, queue->head_at};
     struct slot *slot = slot_queue_next(queue, &cursor);
     for (struct slot *next = slot_queue_next(queue, &cursor);
-         next != NULL && next->kind == SLOT_PUBLISH &&
-         next->message->sequence < slot->message->sequence;
+         next != NULL && slot_arrival(next) < slot_arrival(slot);
          next = slot_queue_next(queue, &cursor)) {
         struct slot moved = *slot;
         *slot = *next;
@@ -250,7 +265,11 @@ bool queue_put_back(struct core *core, struct session *session, struct slot *slo
     slot->kind = SLOT_EMPTY;
     to->queued_bytes += size;
     core->stats.queued_bytes += size;
-    sink(&to->queue);
+    if (is_from_queue) {
+        sink(&to->queue);
+    }
+    session_queue_moved(to);
+    durable_spill(core, to);
     return true;
 }
 
@@ -289,6 +308,7 @@ void queue_take_back(struct core *core, struct session *session)
         return;
     }
     slot_queue_compact(&session->queue, &core->pool);
+    session_queue_moved(session);
     slot_window_sweep(&session->window, &core->pool);
     while (groups != NULL) {
         struct share_group *group = groups;

@@ -9,6 +9,8 @@
  */
 struct retained {
     struct topic_tree tree;
+    retained_forget_fn *on_forget; /* may be NULL */
+    void *ctx;
     size_t count;
     size_t bytes;
     size_t expiring;             /* messages that can expire */
@@ -40,7 +42,8 @@ static void forget(struct topic_node *node)
     message_release(*slot_of(node));
 }
 
-enum status retained_create(const struct hash_seed *seed, size_t nodes_max, struct retained **out)
+enum status retained_create(const struct hash_seed *seed, size_t nodes_max,
+                            retained_forget_fn *on_forget, void *ctx, struct retained **out)
 {
     *out = NULL;
     struct retained *retained = mem_zalloc(sizeof *retained);
@@ -53,6 +56,8 @@ enum status retained_create(const struct hash_seed *seed, size_t nodes_max, stru
         mem_free(retained);
         return status;
     }
+    retained->on_forget = on_forget;
+    retained->ctx = ctx;
     *out = retained;
     return STATUS_OK;
 }
@@ -80,13 +85,21 @@ static void count_out(struct retained *retained, const struct message *message)
     retained->expiring -= message->expires_at_ms != MESSAGE_EXPIRES_NEVER;
 }
 
+static void let_go(const struct retained *retained, struct message *message)
+{
+    if (retained->on_forget != NULL) {
+        retained->on_forget(retained->ctx, message);
+    }
+    message_release(message);
+}
+
 /* Empties the slot of a node that has a message; the node may go with it. */
 static void drop(struct retained *retained, struct topic_node *node)
 {
     struct message *message = *slot_of(node);
     *slot_of(node) = NULL;
     count_out(retained, message);
-    message_release(message);
+    let_go(retained, message);
     topic_tree_release(&retained->tree, node);
 }
 
@@ -109,7 +122,7 @@ enum status retained_set(struct retained *retained, struct message *message)
     count_in(retained, message);
     if (old != NULL) {
         count_out(retained, old);
-        message_release(old);
+        let_go(retained, old);
         topic_tree_release(&retained->tree, node); /* the use of the one before serves on */
     }
     return STATUS_OK;

@@ -27,13 +27,18 @@
 struct retained;
 struct retained_cursor;
 
+/* Told of each message that is not retained any more: replaced, removed or expired. */
+typedef void retained_forget_fn(void *ctx, const struct message *message);
+
 /*
  * Makes an empty store that will refuse to grow past `nodes_max` topic levels. The seed is copied.
- * On STATUS_OK the caller owns *out and ends it with retained_destroy; else *out is NULL.
+ * `on_forget` may be NULL; it must not call back, and is not called by retained_destroy. On
+ * STATUS_OK the caller owns *out and ends it with retained_destroy; else *out is NULL.
  *
  * Errors: STATUS_NO_MEMORY.
  */
 MUST_USE enum status retained_create(const struct hash_seed *seed, size_t nodes_max,
+                                     retained_forget_fn *on_forget, void *ctx,
                                      struct retained **out);
 
 /* Releases all messages. Requires that every cursor is closed (asserted). NULL is allowed. */

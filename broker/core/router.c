@@ -33,12 +33,16 @@ bool core_accepts_topic(const struct core *core, struct bytes topic)
     return topic_level_count(topic) <= core->options.topic_levels_max;
 }
 
-enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session *from,
-                              struct message *message)
+/* Brings the message to all who want it. With `packet_id` it is a QoS 2 exchange of `from`. */
+static enum mqtt_reason publish(struct core *core, uint64_t now_ms, struct session *from,
+                                uint16_t packet_id, struct message *message)
 {
     core->now_ms = now_ms;
     if (!core_accepts_topic(core, message_topic(message))) {
         return MQTT_TOPIC_NAME_INVALID;
+    }
+    if (durable_is_full(core) && from != NULL && (message->qos != 0 || message->retain)) {
+        return MQTT_QUOTA_EXCEEDED;
     }
     message->sequence = ++core->sequence;
     message->publisher_id = from == NULL ? 0 : from->number;
@@ -56,32 +60,63 @@ enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session
             route.refused |= group->is_queue;
         }
     }
-    if (route.refused) {
+    if (!durable_append(core, from, packet_id, message) || route.refused) {
         return MQTT_QUOTA_EXCEEDED;
     }
     return route.matched ? MQTT_SUCCESS : MQTT_NO_MATCHING_SUBSCRIBERS;
 }
 
+enum mqtt_reason router_publish(struct core *core, uint64_t now_ms, struct session *from,
+                                struct message *message)
+{
+    return publish(core, now_ms, from, 0, message);
+}
+
+enum mqtt_reason core_publish(struct core *core, uint64_t now_ms, struct session *from,
+                              struct message *message)
+{
+    core->ticket = 0;
+    return publish(core, now_ms, from, 0, message);
+}
+
 enum mqtt_reason core_publish_qos2(struct core *core, uint64_t now_ms, struct session *from,
                                    uint16_t packet_id, struct message *message)
 {
+    core->ticket = 0;
     if (id_set_has(&from->unreleased, packet_id)) {
+        durable_hold_answer(core); /* the first one may be on its way to the store */
         return MQTT_SUCCESS;
     }
-    if (id_set_add(&from->unreleased, packet_id) != STATUS_OK) {
+    if (id_set_add(&from->unreleased, packet_id, 0) != STATUS_OK) {
         return MQTT_QUOTA_EXCEEDED;
     }
-    enum mqtt_reason reason = core_publish(core, now_ms, from, message);
+    enum mqtt_reason reason = publish(core, now_ms, from, packet_id, message);
     if (reason >= MQTT_UNSPECIFIED_ERROR) {
         /* A PUBREC that refuses ends the exchange: the identifier is free (4.3.3). */
-        (void)id_set_remove(&from->unreleased, packet_id);
+        uint64_t arrival;
+        (void)id_set_remove(&from->unreleased, packet_id, &arrival);
+        if (message->is_stored && from->durable != NULL) {
+            durable_finish_part(core, message->sequence, STORE_SENDER, from->number);
+        }
+    } else if (message->is_stored && from->durable != NULL) {
+        id_set_assign(&from->unreleased, packet_id, message->sequence);
     }
     return reason;
 }
 
-bool core_release(struct session *session, uint16_t packet_id)
+bool core_release(struct core *core, struct session *session, uint16_t packet_id)
 {
-    return id_set_remove(&session->unreleased, packet_id);
+    core->ticket = 0;
+    uint64_t arrival = 0;
+    if (!id_set_remove(&session->unreleased, packet_id, &arrival)) {
+        durable_hold_answer(core); /* a repetition is answered no earlier */
+        return false;
+    }
+    if (arrival != 0) {
+        durable_finish_part(core, arrival, STORE_SENDER, session->number);
+        durable_hold_answer(core);
+    }
+    return true;
 }
 
 size_t core_unreleased_count(const struct session *session)

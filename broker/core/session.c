@@ -32,20 +32,29 @@ uint32_t core_session_expiry_s(const struct session *session)
     return session->expiry_s;
 }
 
+static uint32_t granted_expiry_s(const struct core *core, uint32_t wish_s)
+{
+    uint32_t max_s = core->options.session_expiry_max_s;
+    return wish_s < max_s ? wish_s : max_s;
+}
+
 void core_session_set_expiry(struct core *core, struct session *session, uint32_t expiry_s)
 {
-    session->expiry_s = expiry_s < core->options.session_expiry_max_s
-                            ? expiry_s
-                            : core->options.session_expiry_max_s;
+    session->expiry_s = granted_expiry_s(core, expiry_s);
+}
+
+static void free_will(struct session_will *will)
+{
+    if (will != NULL) {
+        message_release(will->will.message);
+        mem_free(will);
+    }
 }
 
 static void drop_will(struct session *session)
 {
-    if (session->will != NULL) {
-        message_release(session->will->will.message);
-        mem_free(session->will);
-        session->will = NULL;
-    }
+    free_will(session->will);
+    session->will = NULL;
 }
 
 static void publish_will(struct core *core, uint64_t now_ms, struct session *session)
@@ -59,7 +68,7 @@ static void publish_will(struct core *core, uint64_t now_ms, struct session *ses
     if (will->will.has_expiry) {
         message->expires_at_ms = now_ms + UINT64_C(1000) * will->will.expiry_s;
     }
-    if (core_publish(core, now_ms, session, message) >= MQTT_UNSPECIFIED_ERROR) {
+    if (router_publish(core, now_ms, session, message) >= MQTT_UNSPECIFIED_ERROR) {
         core->stats.dropped++;
     }
     message_release(message);
@@ -82,7 +91,15 @@ void session_forget(struct core *core, struct session *session)
         slot_release(core, session, slot_window_at(&session->window, i));
     }
     slot_window_fini(&session->window, &core->pool);
+    uint16_t packet_id;
+    uint64_t arrival;
+    while (id_set_pop(&session->unreleased, &packet_id, &arrival)) {
+        if (arrival != 0) {
+            durable_finish_part(core, arrival, STORE_SENDER, session->number);
+        }
+    }
     id_set_fini(&session->unreleased);
+    durable_detach(core, session);
     map_remove(&core->sessions, &session->node);
     mem_free(session);
 }
@@ -96,7 +113,7 @@ static void end_session(struct core *core, uint64_t now_ms, struct session *sess
     session_forget(core, session);
 }
 
-static void arm_session_timer(struct core *core, struct session *session)
+void session_arm_timer(struct core *core, struct session *session)
 {
     uint64_t at_ms = session->expires_at_ms;
     if (session->will != NULL && session->will->due_at_ms < at_ms) {
@@ -114,8 +131,9 @@ void session_on_timer(struct core *core, uint64_t now_ms, struct session *sessio
     }
     if (session->will != NULL && now_ms >= session->will->due_at_ms) {
         publish_will(core, now_ms, session);
+        durable_put_session(core, session);
     }
-    arm_session_timer(core, session);
+    session_arm_timer(core, session);
 }
 
 void core_disconnect(struct core *core, uint64_t now_ms, struct session *session, bool with_will)
@@ -135,6 +153,7 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
         return;
     }
     session_hand_over_shared(core, session, true);
+    durable_drop_qos0(core, session);
     session->expires_at_ms = session->expiry_s == CORE_SESSION_NEVER_EXPIRES
                                  ? TIMER_NEVER
                                  : now_ms + UINT64_C(1000) * session->expiry_s;
@@ -145,10 +164,12 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
             session->will->due_at_ms = now_ms + UINT64_C(1000) * session->will->will.delay_s;
         }
     }
-    arm_session_timer(core, session);
+    durable_put_session(core, session);
+    durable_spill(core, session);
+    session_arm_timer(core, session);
 }
 
-struct session *session_create(struct core *core, struct bytes client_id)
+struct session *session_create(struct core *core, struct bytes client_id, uint64_t number)
 {
     struct session *session = mem_zalloc(offsetof(struct session, client_id) + client_id.len);
     if (session == NULL) {
@@ -156,7 +177,10 @@ struct session *session_create(struct core *core, struct bytes client_id)
     }
     session->client_id_len = (uint16_t)client_id.len;
     bytes_copy(session->client_id, client_id);
-    session->number = ++core->session_number;
+    session->number = number != 0 ? number : core->session_number + 1;
+    if (core->session_number < session->number) {
+        core->session_number = session->number;
+    }
     session->expires_at_ms = TIMER_NEVER;
     uint64_t hash = hash_bytes(&core->options.seed, client_id);
     if (map_add(&core->sessions, hash, &session->node) != STATUS_OK) {
@@ -194,11 +218,23 @@ static struct session *take_over(struct core *core, uint64_t now_ms,
     return session;
 }
 
+/* No memory for a connection: a session that was made for it goes again. */
+static void abandon(struct core *core, struct session *session, bool is_older,
+                    struct session_will *will)
+{
+    free_will(will);
+    if (!is_older) {
+        session_forget(core, session);
+    }
+}
+
 enum status core_connect(struct core *core, uint64_t now_ms, const struct core_connect *connect,
                          struct session **out, bool *session_present)
 {
     ENSURE(connect->client_id.len != 0 && connect->client_id.len <= UINT16_MAX);
     *out = NULL;
+    core->ticket = 0;
+    uint64_t changes = core->changes;
     struct session *session = take_over(core, now_ms, connect);
     *session_present = session != NULL;
     struct session_will *will = NULL;
@@ -210,22 +246,28 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
         }
         *will = (struct session_will){*connect->will, TIMER_NEVER};
     }
+    uint32_t expiry_s = granted_expiry_s(core, connect->session_expiry_s);
+    if (session == NULL && expiry_s != 0 && durable_is_full(core)) {
+        free_will(will);
+        return STATUS_LIMIT;
+    }
     if (session == NULL) {
-        session = session_create(core, connect->client_id);
+        session = session_create(core, connect->client_id, 0);
         if (session == NULL) {
-            if (will != NULL) {
-                message_release(will->will.message);
-                mem_free(will);
-            }
+            free_will(will);
             return STATUS_NO_MEMORY;
         }
+    }
+    if (expiry_s != 0 && durable_attach(core, session) != STATUS_OK) {
+        abandon(core, session, *session_present, will);
+        return STATUS_NO_MEMORY;
     }
     drop_will(session); /* a delayed one of the connection before: its client is back in time
                            (3.1.3.2.2) */
     session->will = will;
     timer_cancel(&core->wheel, &session->timer);
     session->expires_at_ms = TIMER_NEVER;
-    core_session_set_expiry(core, session, connect->session_expiry_s);
+    session->expiry_s = expiry_s;
     session->receive_maximum = connect->receive_maximum;
     session->client = connect->client;
     resume(session);
@@ -234,6 +276,10 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
         core->stats.sessions_connected_max = core->stats.sessions_connected;
     }
     session_update_groups(core, session);
+    durable_put_session(core, session);
+    if (core->changes != changes) {
+        durable_hold_answer(core);
+    }
     if (session->queue.count != 0 || slot_window_count(&session->window) != 0) {
         session_wake(core, session);
     }

@@ -31,6 +31,7 @@ void slot_release_message(struct session *session, struct slot *slot)
 
 void slot_release(struct core *core, struct session *session, struct slot *slot)
 {
+    durable_finish(core, session, slot);
     switch ((enum slot_kind)slot->kind) {
     case SLOT_EMPTY:
         return;
@@ -43,6 +44,7 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
     case SLOT_PUBLISH:
         slot_release_message(session, slot);
         break;
+    case SLOT_STORED:
     case SLOT_PUBREL:
         break;
     }
@@ -57,14 +59,28 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
     }
     core->stats.queued_messages--;
     slot->kind = SLOT_EMPTY;
+    slot->is_stored = 0;
 }
 
 void session_leave_queue(struct core *core, struct session *session, const struct slot *slot)
 {
-    if (slot->kind == SLOT_PUBLISH) {
-        size_t size = message_size(slot->message);
+    if (slot->kind == SLOT_PUBLISH || slot->kind == SLOT_STORED) {
+        size_t size = slot_bytes(slot);
         session->queued_bytes -= size;
         core->stats.queued_bytes -= size;
+    }
+}
+
+void session_drop_first(struct core *core, struct session *session)
+{
+    const struct slot_queue *queue = &session->queue;
+    const struct slot_chunk *head = queue->head;
+    slot_queue_pop(&session->queue, &core->pool);
+    if (session->durable != NULL) {
+        struct slot_cursor *spilled = &session->durable->spilled;
+        if (spilled->chunk == head && (queue->head != head || spilled->at < queue->head_at)) {
+            *spilled = (struct slot_cursor){queue->head, queue->head_at};
+        }
     }
 }
 
@@ -73,7 +89,7 @@ void session_pop(struct core *core, struct session *session)
     struct slot *slot = slot_queue_first(&session->queue);
     session_leave_queue(core, session, slot);
     slot_release(core, session, slot);
-    slot_queue_pop(&session->queue, &core->pool);
+    session_drop_first(core, session);
 }
 
 void session_clear_queue(struct core *core, struct session *session)
@@ -150,6 +166,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         add_identifier(last, subscription->identifier);
         return;
     }
+    bool is_second = last != NULL && last->kind == SLOT_PUBLISH && last->message == message;
     if (session->client == NULL && qos == 0 && !core->options.queue_qos0) {
         return;
     }
@@ -175,5 +192,13 @@ void session_enqueue(struct core *core, struct session *session, struct message 
     session->queued_bytes += message_size(message);
     core->stats.queued_bytes += message_size(message);
     core->stats.queued_messages++;
+    if (session->durable != NULL) {
+        /* A session that gets the message twice has the second copy in memory only. */
+        if (!is_second && !durable_note(core, session, is_queue ? NULL : slot)) {
+            core->part_failed = true;
+        }
+        slot->is_stored = is_queue && core->store != NULL;
+        durable_spill(core, session);
+    }
     session_wake(core, session);
 }

@@ -312,7 +312,7 @@ static struct slot *append(struct slot_window *window, struct slot_pool *pool)
 }
 
 struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
-                             const struct slot *slot)
+                             const struct slot *slot, bool is_sent)
 {
     ENSURE(!slot_window_is_full(window) && slot->kind != SLOT_EMPTY);
     struct slot *added = NULL;
@@ -329,7 +329,29 @@ struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
     *added = *slot;
     added->packet_id = id;
     window->ring->open++;
-    window->sent = slot_window_count(window);
+    if (is_sent) {
+        window->sent = slot_window_count(window);
+    }
+    return added;
+}
+
+struct slot *slot_window_restore(struct slot_window *window, struct slot_pool *pool,
+                                 const struct slot *slot, uint16_t packet_id)
+{
+    ENSURE(slot->kind != SLOT_EMPTY && packet_id != 0);
+    if (window->ring == NULL) {
+        window->next_id = packet_id;
+    }
+    struct slot *added = NULL;
+    do { /* the places of identifiers that were acknowledged stay empty */
+        added = append(window, pool);
+        if (added == NULL) {
+            return NULL;
+        }
+    } while (added->packet_id != packet_id);
+    *added = *slot;
+    added->packet_id = packet_id;
+    window->ring->open++;
     return added;
 }
 

@@ -26,6 +26,7 @@ struct retained_scan;
 enum slot_kind {
     SLOT_EMPTY = 0, /* done or given to another session */
     SLOT_PUBLISH,   /* a message to be sent, or sent and not acknowledged */
+    SLOT_STORED,    /* the same, but the message is in the store only: to be fetched first */
     SLOT_PUBREL,    /* QoS 2: PUBREC came, PUBCOMP is awaited; holds no message any more */
     SLOT_SCAN,      /* retained messages still to be read for a new subscription */
 };
@@ -41,14 +42,19 @@ struct slot {
     union {
         struct message *message;    /* SLOT_PUBLISH: one reference held */
         struct retained_scan *scan; /* SLOT_SCAN: owned */
+        uint64_t arrival;           /* SLOT_STORED, SLOT_PUBREL: the message's sequence */
     };
     union {
         struct share_group *group;    /* is_shared: one reference held */
         struct identifier_list *list; /* has_list: owned */
     };
-    uint32_t identifier; /* Subscription Identifier unless has_list; 0 = none */
-    uint16_t packet_id;  /* in the window only */
-    uint8_t kind;        /* enum slot_kind */
+    union {
+        uint32_t identifier;   /* Subscription Identifier unless has_list; 0 = none */
+        uint32_t stored_bytes; /* SLOT_STORED: what the message takes in memory */
+    };
+    uint16_t packet_id;    /* in the window only */
+    uint8_t kind : 7;      /* enum slot_kind */
+    uint8_t is_stored : 1; /* the store knows that the message is on its way to the session */
     uint8_t qos : 2;
     uint8_t retain : 1;
     uint8_t is_shared : 1;
@@ -72,6 +78,18 @@ struct slot_pool {
 };
 
 void slot_pool_fini(struct slot_pool *pool);
+
+/* The message's place in the order of arrival. Not for SLOT_EMPTY and SLOT_SCAN. */
+static inline uint64_t slot_arrival(const struct slot *slot)
+{
+    return slot->kind == SLOT_PUBLISH ? slot->message->sequence : slot->arrival;
+}
+
+/* What a SLOT_PUBLISH or SLOT_STORED counts against limits in bytes. */
+static inline size_t slot_bytes(const struct slot *slot)
+{
+    return slot->kind == SLOT_PUBLISH ? message_size(slot->message) : slot->stored_bytes;
+}
 
 /* FIFO. Zeroed memory is an empty queue. */
 struct slot_queue {
@@ -141,12 +159,19 @@ static inline uint32_t slot_window_count(const struct slot_window *window)
 bool slot_window_is_full(const struct slot_window *window);
 
 /*
- * A slot at the end, with the next free packet identifier, copied from `slot`, and counted as sent;
- * NULL when there is no memory: the window is then unchanged but for identifiers passed over.
- * Requires: not full.
+ * A slot at the end, with the next free packet identifier, copied from `slot`, and counted as sent
+ * when `is_sent`, which requires that all before it are; NULL when there is no memory: the window
+ * is then unchanged but for identifiers passed over. Requires: not full.
  */
 MUST_USE struct slot *slot_window_add(struct slot_window *window, struct slot_pool *pool,
-                                      const struct slot *slot);
+                                      const struct slot *slot, bool is_sent);
+
+/*
+ * The same for a slot that had its identifier before a restart. Requires that it comes behind all
+ * others in the order of identifiers, by less than WINDOW_SPAN_MAX.
+ */
+MUST_USE struct slot *slot_window_restore(struct slot_window *window, struct slot_pool *pool,
+                                          const struct slot *slot, uint16_t packet_id);
 
 /* The unfinished slot with this identifier, or NULL. */
 struct slot *slot_window_find(const struct slot_window *window, uint16_t packet_id);

@@ -81,6 +81,7 @@ static enum status open_group(struct core *core, struct bytes key, size_t group_
         return STATUS_NO_MEMORY;
     }
     group->references = 1;
+    group->number = ++core->group_number;
     group->key_len = (uint16_t)key.len;
     group->filter_at = (uint16_t)(group_name_len + 1);
     bytes_copy(group->key, key);
@@ -119,6 +120,7 @@ static void join_queue(struct core *core, struct share_group *group, struct shar
     group->is_starved = false;
     if (queue_is_anchor(group, member->session)) {
         group->anchor = member;
+        group->owner = member->session->number;
         core->stats.queues++;
     }
 }
@@ -267,6 +269,7 @@ void session_hand_over_shared(struct core *core, struct session *session, bool o
         }
     }
     slot_queue_compact(&session->queue, &core->pool);
+    session_queue_moved(session);
 }
 
 struct subscription_key {
@@ -312,6 +315,7 @@ static void cancel_scan(struct core *core, const struct session_subscription *su
         }
     }
     slot_queue_compact(&session->queue, &core->pool);
+    session_queue_moved(session);
 }
 
 /* Lets the retained messages that match follow, in the queue's order. */
@@ -402,6 +406,7 @@ static enum mqtt_reason reason_of(enum status status)
 static void forget_subscription(struct core *core, struct session_subscription *subscription)
 {
     cancel_scan(core, subscription);
+    durable_delete_subscription(core, subscription);
     if (subscription->member != NULL) {
         leave_group(core, subscription->member);
         subscription->session->share_count--;
@@ -497,9 +502,13 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
                                 const struct core_subscribe *subscribe)
 {
     core->now_ms = now_ms;
+    core->ticket = 0;
     struct parsed_filter parsed;
     if (!parse_filter(core, subscribe->filter, &parsed)) {
         return MQTT_TOPIC_FILTER_INVALID;
+    }
+    if (durable_is_full(core) && session->durable != NULL) {
+        return MQTT_QUOTA_EXCEEDED;
     }
     uint8_t qos = subscribe->qos < core->options.qos_max ? subscribe->qos : core->options.qos_max;
     struct session_subscription *entry = find_subscription(core, session, subscribe->filter);
@@ -545,6 +554,10 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
             return reason;
         }
     }
+    durable_put_subscription(core, entry, with_retained);
+    if (session->durable != NULL) {
+        durable_hold_answer(core);
+    }
     return (enum mqtt_reason)qos;
 }
 
@@ -555,6 +568,7 @@ bool core_is_subscribed(const struct core *core, const struct session *session, 
 
 enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, struct bytes filter)
 {
+    core->ticket = 0;
     struct parsed_filter parsed;
     if (!parse_filter(core, filter, &parsed)) {
         return MQTT_TOPIC_FILTER_INVALID;
@@ -564,7 +578,24 @@ enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, st
         return MQTT_NO_SUBSCRIPTION_EXISTED;
     }
     forget_subscription(core, subscription);
+    if (session->durable != NULL) {
+        durable_hold_answer(core);
+    }
     return MQTT_SUCCESS;
+}
+
+bool subscribe_scan_again(struct core *core, const struct session_subscription *subscription)
+{
+    const struct subscription *entry =
+        topic_trie_find(core->trie, subscription_filter(subscription), subscription->session);
+    if (entry == NULL || retained_count(core->retained) == 0) {
+        durable_put_subscription(core, subscription, false);
+        return true;
+    }
+    struct core_subscribe subscribe = {.filter = subscription_filter(subscription),
+                                       .identifier = entry->identifier,
+                                       .no_local = entry->no_local};
+    return queue_retained(core, subscription, &subscribe, entry->qos) == MQTT_SUCCESS;
 }
 
 void session_drop_subscriptions(struct core *core, struct session *session)

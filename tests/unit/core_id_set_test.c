@@ -11,9 +11,23 @@
 #include "id_set.h"
 #include "mem.h"
 
+static uint64_t arrival_of(uint16_t id)
+{
+    return ID_SET_ARRIVAL_MAX - id;
+}
+
+/* Takes the identifier out, with the number that it came with. */
+static bool take(struct id_set *set, uint16_t id)
+{
+    uint64_t arrival = 0;
+    bool there = id_set_remove(set, id, &arrival);
+    assert_true(arrival == (there ? arrival_of(id) : 0));
+    return there;
+}
+
 static void add(struct id_set *set, uint16_t id)
 {
-    assert_int_equal(id_set_add(set, id), STATUS_OK);
+    assert_int_equal(id_set_add(set, id, arrival_of(id)), STATUS_OK);
 }
 
 static void empty_set_has_nothing_and_no_memory(void **state)
@@ -22,7 +36,7 @@ static void empty_set_has_nothing_and_no_memory(void **state)
     uint64_t before = mem_alloc_count();
     struct id_set set = {0};
     assert_false(id_set_has(&set, 1));
-    assert_false(id_set_remove(&set, 1));
+    assert_false(take(&set, 1));
     id_set_fini(&set);
     assert_int_equal(mem_alloc_count(), before);
 }
@@ -37,8 +51,8 @@ static void removal_from_a_run_keeps_the_rest_reachable(void **state)
         for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
             add(&set, run[i]);
         }
-        assert_true(id_set_remove(&set, run[gone]));
-        assert_false(id_set_remove(&set, run[gone]));
+        assert_true(take(&set, run[gone]));
+        assert_false(take(&set, run[gone]));
         for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
             assert_int_equal(id_set_has(&set, run[i]), i != gone);
         }
@@ -56,7 +70,7 @@ static void removal_from_a_run_that_wraps(void **state)
         for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
             add(&set, run[i]);
         }
-        assert_true(id_set_remove(&set, run[gone]));
+        assert_true(take(&set, run[gone]));
         for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
             assert_int_equal(id_set_has(&set, run[i]), i != gone);
         }
@@ -74,7 +88,7 @@ static void holds_all_identifiers(void **state)
     assert_int_equal(id_set_count(&set), UINT16_MAX);
     for (uint32_t id = 1; id <= UINT16_MAX; id++) {
         assert_true(id_set_has(&set, (uint16_t)id));
-        assert_true(id_set_remove(&set, (uint16_t)id));
+        assert_true(take(&set, (uint16_t)id));
     }
     assert_int_equal(id_set_count(&set), 0);
     assert_null(set.table); /* a large table is not kept for nothing */
@@ -96,7 +110,7 @@ static void random_changes_agree_with_an_array(void **state)
             uint16_t id = (uint16_t)((random >> 40) % span + 1);
             assert_int_equal(id_set_has(&set, id), model[id]);
             if (model[id]) {
-                assert_true(id_set_remove(&set, id));
+                assert_true(take(&set, id));
                 count--;
             } else {
                 add(&set, id);
@@ -108,6 +122,14 @@ static void random_changes_agree_with_an_array(void **state)
         for (uint32_t id = 1; id <= span; id++) {
             assert_int_equal(id_set_has(&set, (uint16_t)id), model[id]);
         }
+        uint16_t popped;
+        uint64_t arrival;
+        while (id_set_pop(&set, &popped, &arrival)) {
+            assert_true(model[popped] && arrival == arrival_of(popped));
+            model[popped] = false;
+            count--;
+        }
+        assert_int_equal(count, 0);
         id_set_fini(&set);
         free(model);
     }
@@ -118,13 +140,13 @@ static void without_memory_nothing_changes(void **state)
     (void)state;
     struct id_set set = {0};
     mem_fail_at(1);
-    assert_int_equal(id_set_add(&set, 1), STATUS_NO_MEMORY);
+    assert_int_equal(id_set_add(&set, 1, arrival_of(1)), STATUS_NO_MEMORY);
     assert_int_equal(id_set_count(&set), 0);
     for (uint16_t id = 1; id <= 12; id++) {
         add(&set, id);
     }
     mem_fail_at(1); /* the thirteenth needs a larger table */
-    assert_int_equal(id_set_add(&set, 13), STATUS_NO_MEMORY);
+    assert_int_equal(id_set_add(&set, 13, arrival_of(13)), STATUS_NO_MEMORY);
     mem_fail_at(0);
     assert_int_equal(id_set_count(&set), 12);
     for (uint16_t id = 1; id <= 12; id++) {

@@ -19,7 +19,7 @@ static struct bytes text(const char *string)
 static struct retained *create(size_t nodes_max)
 {
     struct retained *retained = NULL;
-    assert_int_equal(retained_create(&test_seed, nodes_max, &retained), STATUS_OK);
+    assert_int_equal(retained_create(&test_seed, nodes_max, NULL, NULL, &retained), STATUS_OK);
     return retained;
 }
 
@@ -462,7 +462,7 @@ static void failures_leave_the_store_unchanged(void **state)
     struct retained_cursor *cursor = NULL;
     for (uint64_t n = 1; n <= 3; n++) {
         mem_fail_at(n);
-        assert_int_equal(retained_create(&test_seed, 10, &retained), STATUS_NO_MEMORY);
+        assert_int_equal(retained_create(&test_seed, 10, NULL, NULL, &retained), STATUS_NO_MEMORY);
         assert_null(retained);
     }
     mem_fail_at(0);

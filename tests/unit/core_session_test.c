@@ -35,7 +35,8 @@ static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 
 static void open_core(struct fixture *fixture, const struct core_options *options)
 {
-    struct core_effects effects = {fixture, on_output_ready, on_session_lost};
+    struct core_effects effects = {
+        .ctx = fixture, .output_ready = on_output_ready, .session_lost = on_session_lost};
     *fixture = (struct fixture){0};
     assert_int_equal(core_create(options, &effects, 0, &fixture->core), STATUS_OK);
 }

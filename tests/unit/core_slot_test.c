@@ -125,7 +125,7 @@ static void queue_without_memory_is_unchanged(void **state)
 static uint16_t add(struct slot_window *window, struct slot_pool *pool)
 {
     struct slot slot = {.kind = SLOT_PUBLISH, .qos = 1};
-    struct slot *added = slot_window_add(window, pool, &slot);
+    struct slot *added = slot_window_add(window, pool, &slot, true);
     assert_non_null(added);
     assert_ptr_equal(slot_window_find(window, added->packet_id), added);
     return added->packet_id;
@@ -323,13 +323,13 @@ static void window_without_memory_is_unchanged(void **state)
     struct slot_window window = {0};
     struct slot slot = {.kind = SLOT_PUBLISH, .qos = 1};
     mem_fail_at(1);
-    assert_null(slot_window_add(&window, &pool, &slot));
+    assert_null(slot_window_add(&window, &pool, &slot, true));
     assert_int_equal(slot_window_count(&window), 0);
     for (unsigned i = 1; i <= WINDOW_SMALL; i++) {
         assert_int_equal(add(&window, &pool), i);
     }
     mem_fail_at(1);
-    assert_null(slot_window_add(&window, &pool, &slot));
+    assert_null(slot_window_add(&window, &pool, &slot, true));
     mem_fail_at(0);
     assert_int_equal(slot_window_count(&window), WINDOW_SMALL);
     assert_int_equal(add(&window, &pool), WINDOW_SMALL + 1);

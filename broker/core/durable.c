@@ -1,0 +1,684 @@
+/*
+ * What of the core outlives the process.
+ *
+ * A change that has to be durable is told to the store when it is made in memory. The answer that
+ * promises it is held back by the client until the store has committed (core_ticket). Three things
+ * are held back by the core itself, because a crash would otherwise make a message at QoS 2 come
+ * twice: the delivery of a message that was published at QoS 2 before it is durable itself, that of
+ * a packet identifier given at QoS 2, and PUBREL (by the client).
+ *
+ * A session without a client keeps its queue as places only: once a message is committed its slot
+ * becomes SLOT_STORED and the message leaves memory. When the client is back the messages are
+ * fetched as it takes them.
+ */
+#include "core_state.h"
+
+#include "mem.h"
+
+enum { FETCH_BYTES = 256 * 1024, WAITING_MIN = 64, PARTS_MIN = 64 };
+
+uint64_t core_ticket(const struct core *core)
+{
+    return core->ticket > core->committed ? core->ticket : 0;
+}
+
+void durable_hold_answer(struct core *core)
+{
+    core->ticket = core->changed;
+}
+
+/* The store for one more change, which will be in the batch that is being filled. */
+static struct store *changing(struct core *core)
+{
+    core->changes++;
+    core->changed = store_ticket(core->store);
+    return core->store;
+}
+
+bool durable_is_full(const struct core *core)
+{
+    return core->store != NULL && store_is_full(core->store);
+}
+
+/* Times in the store outlive our clock. TIMER_NEVER and STORE_TIME_NEVER are the same. */
+static uint64_t unix_ms(const struct core *core, uint64_t ms)
+{
+    return ms == TIMER_NEVER ? STORE_TIME_NEVER : ms + core->unix_offset_ms;
+}
+
+static bool is_number(const struct map_node *node, const void *key)
+{
+    const uint64_t *number = key;
+    return ((const struct session_durable *)(const void *)node)->session->number == *number;
+}
+
+static uint64_t number_hash(const struct core *core, uint64_t number)
+{
+    return hash_bytes(&core->options.seed, bytes_of(&number, sizeof number));
+}
+
+struct session *durable_find(const struct core *core, uint64_t number)
+{
+    struct session_durable *durable = (struct session_durable *)(void *)map_find(
+        &core->durables, number_hash(core, number), is_number, &number);
+    return durable == NULL ? NULL : durable->session;
+}
+
+enum status durable_attach(struct core *core, struct session *session)
+{
+    return core->store == NULL || session->durable != NULL ? STATUS_OK
+                                                           : durable_make(core, session);
+}
+
+enum status durable_make(struct core *core, struct session *session)
+{
+    struct session_durable *durable = mem_zalloc(sizeof *durable);
+    if (durable == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    durable->session = session;
+    if (map_add(&core->durables, number_hash(core, session->number), &durable->node) != STATUS_OK) {
+        mem_free(durable);
+        return STATUS_NO_MEMORY;
+    }
+    session->durable = durable;
+    return STATUS_OK;
+}
+
+static void leave_spill_list(struct core *core, struct session_durable *durable)
+{
+    struct session_durable **link = &core->spill_list;
+    while (durable->on_spill_list) {
+        if (*link == durable) {
+            *link = durable->next_spill;
+            durable->on_spill_list = false;
+        } else {
+            link = &(*link)->next_spill;
+        }
+    }
+}
+
+static void stop_waiting(struct core *core, struct session *session)
+{
+    for (size_t i = 0; session->is_waiting; i++) {
+        ENSURE(i < core->waiting_count);
+        if (core->waiting[i] == session) {
+            core->waiting[i] = core->waiting[--core->waiting_count];
+            session->is_waiting = false;
+        }
+    }
+}
+
+void durable_detach(struct core *core, struct session *session)
+{
+    stop_waiting(core, session);
+    struct session_durable *durable = session->durable;
+    if (durable != NULL) {
+        if (core->store != NULL) {
+            store_delete_session(changing(core), session->number);
+        }
+        leave_spill_list(core, durable);
+        map_remove(&core->durables, &durable->node);
+        mem_free(durable);
+        session->durable = NULL;
+    }
+}
+
+void durable_put_session(struct core *core, const struct session *session)
+{
+    if (core->store == NULL || session->durable == NULL) {
+        return;
+    }
+    struct store_will will;
+    struct store_session stored = {
+        .number = session->number,
+        .client_id = core_session_client_id(session),
+        .expiry_s = session->expiry_s,
+        .expires_unix_ms = unix_ms(core, session->expires_at_ms),
+        .connected = session->client != NULL,
+    };
+    if (session->will != NULL) {
+        const struct core_will *own = &session->will->will;
+        will = (struct store_will){
+            .topic = message_topic(own->message),
+            .properties = message_properties(own->message),
+            .payload = message_payload(own->message),
+            .qos = own->message->qos,
+            .retain = own->message->retain,
+            .delay_s = own->delay_s,
+            .has_expiry = own->has_expiry,
+            .expiry_s = own->expiry_s,
+            .due_unix_ms = unix_ms(core, session->will->due_at_ms),
+        };
+        stored.will = &will;
+    }
+    store_put_session(changing(core), &stored);
+}
+
+void durable_put_subscription(struct core *core, const struct session_subscription *subscription,
+                              bool scan_pending)
+{
+    const struct session *session = subscription->session;
+    if (core->store == NULL || session->durable == NULL) {
+        return;
+    }
+    struct store_subscription stored = {
+        .session = session->number,
+        .filter = bytes_of(subscription->filter, subscription->filter_len),
+        .scan_pending = scan_pending,
+    };
+    const struct share_member *member = subscription->member;
+    if (member != NULL) {
+        stored.group = member->group->number;
+        stored.identifier = member->identifier;
+        stored.qos = member->qos;
+        stored.retain_as_published = member->retain_as_published;
+    } else {
+        const struct subscription *entry = topic_trie_find(core->trie, stored.filter, session);
+        ENSURE(entry != NULL);
+        stored.identifier = entry->identifier;
+        stored.qos = entry->qos;
+        stored.no_local = entry->no_local;
+        stored.retain_as_published = entry->retain_as_published;
+    }
+    store_put_subscription(changing(core), &stored);
+}
+
+void durable_delete_subscription(struct core *core, const struct session_subscription *subscription)
+{
+    if (core->store != NULL && subscription->session->durable != NULL) {
+        store_delete_subscription(changing(core), subscription->session->number,
+                                  bytes_of(subscription->filter, subscription->filter_len));
+    }
+}
+
+/* Room for one more part, and for two more recipients than parts. */
+static bool reserve_part(struct core *core)
+{
+    if (core->part_count < core->part_capacity) {
+        return true;
+    }
+    size_t capacity = core->part_capacity == 0 ? PARTS_MIN : core->part_capacity * 2;
+    struct durable_part *parts = mem_realloc(core->parts, capacity * sizeof *parts);
+    if (parts == NULL) {
+        return false;
+    }
+    core->parts = parts;
+    struct store_recipient *recipients =
+        mem_realloc(core->recipients, (capacity + 2) * sizeof *recipients);
+    if (recipients == NULL) {
+        return false;
+    }
+    core->recipients = recipients;
+    core->part_capacity = capacity;
+    return true;
+}
+
+bool durable_note(struct core *core, struct session *session, struct slot *slot)
+{
+    if (core->store == NULL || session->durable == NULL) {
+        return true;
+    }
+    if (!reserve_part(core)) {
+        return false;
+    }
+    core->parts[core->part_count++] = (struct durable_part){session, slot};
+    return true;
+}
+
+/* $SYS is made anew by every process. */
+static bool is_own_topic(const struct message *message)
+{
+    return bytes_start_with(message_topic(message), bytes_of_string("$SYS/"));
+}
+
+static struct store_recipient recipient_of(const struct session *session, const struct slot *slot)
+{
+    return (struct store_recipient){
+        .session = session->number,
+        .group = slot->is_shared ? slot->group->number : 0,
+        .packet_id = slot->packet_id,
+        .role = STORE_QUEUED,
+        .qos = slot->qos,
+        .retain = slot->retain,
+        .identifier_count = (uint16_t)(slot->has_list ? slot->list->count : slot->identifier != 0),
+        .identifiers = slot->has_list ? slot->list->identifiers : &slot->identifier,
+    };
+}
+
+/* The recipients among the noted ones. At QoS 0 only what waits for a client that is away is kept.
+ */
+static size_t gather_parts(struct core *core)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < core->part_count; i++) {
+        const struct session *session = core->parts[i].session;
+        struct slot *slot = core->parts[i].slot;
+        if (slot == NULL) {
+            core->recipients[count++] = (struct store_recipient){
+                .session = session->number, .role = STORE_QUEUED, .qos = 1};
+        } else if (slot->qos != 0 || session->client == NULL) {
+            slot->is_stored = 1;
+            core->recipients[count++] = recipient_of(session, slot);
+        }
+    }
+    return count;
+}
+
+bool durable_append(struct core *core, const struct session *from, uint16_t packet_id,
+                    struct message *message)
+{
+    if (core->store == NULL) {
+        return true;
+    }
+    bool failed = core->part_failed || !reserve_part(core);
+    core->part_failed = false;
+    if (failed) {
+        core->part_count = 0;
+        return false;
+    }
+    size_t count = gather_parts(core);
+    core->part_count = 0;
+    if (message->retain && message->payload_len != 0 && !is_own_topic(message)) {
+        core->recipients[count++] =
+            (struct store_recipient){.role = STORE_RETAINED, .qos = message->qos, .retain = true};
+    }
+    if (packet_id != 0 && from->durable != NULL) {
+        core->recipients[count++] = (struct store_recipient){.session = from->number,
+                                                             .packet_id = packet_id,
+                                                             .role = STORE_SENDER,
+                                                             .qos = message->qos};
+    }
+    if (count != 0) {
+        store_append(changing(core), message, unix_ms(core, message->expires_at_ms),
+                     core->recipients, count);
+        message->is_stored = true;
+        message->ticket = core->changed;
+        durable_hold_answer(core);
+    }
+    return true;
+}
+
+void durable_add_parts(struct core *core, bool is_stored)
+{
+    for (size_t i = 0; i < core->part_count && is_stored; i++) {
+        if (core->parts[i].slot != NULL && core->parts[i].slot->qos != 0) {
+            durable_add(core, core->parts[i].session, core->parts[i].slot);
+        }
+    }
+    core->part_count = 0;
+    core->part_failed = false;
+}
+
+/* The number under which the store has the slot: what a queue's consumer has is still the queue's.
+ */
+static uint64_t owner_of(const struct session *session, const struct slot *slot)
+{
+    return slot->is_shared && slot->group->is_queue ? slot->group->owner : session->number;
+}
+
+void durable_finish_part(struct core *core, uint64_t arrival, enum store_role role,
+                         uint64_t session_number)
+{
+    if (core->store != NULL) {
+        store_finish(changing(core), arrival, role, session_number);
+    }
+}
+
+void durable_finish(struct core *core, const struct session *session, const struct slot *slot)
+{
+    if (core->store != NULL && slot->is_stored) {
+        store_finish(changing(core), slot_arrival(slot), STORE_QUEUED, owner_of(session, slot));
+    }
+}
+
+void durable_update(struct core *core, struct session *session, const struct slot *slot)
+{
+    if (core->store == NULL || !slot->is_stored || owner_of(session, slot) != session->number) {
+        return;
+    }
+    store_update(changing(core), slot_arrival(slot), session->number, slot->packet_id,
+                 slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
+    if (slot->qos == 2) {
+        session->assigned_at = core->changed;
+    }
+}
+
+void durable_add(struct core *core, struct session *session, struct slot *slot)
+{
+    if (core->store != NULL) {
+        struct store_recipient recipient = recipient_of(session, slot);
+        store_add(changing(core), slot_arrival(slot), &recipient);
+        slot->is_stored = 1;
+        session->assigned_at = core->changed;
+    }
+}
+
+bool durable_must_wait(const struct core *core, const struct message *message)
+{
+    return message->qos == 2 && message->ticket > core->committed;
+}
+
+bool durable_assignment_pending(const struct core *core, const struct session *session)
+{
+    return core->store != NULL && session->durable != NULL &&
+           session->assigned_at > core->committed;
+}
+
+void durable_wait(struct core *core, struct session *session)
+{
+    session->blocked = true;
+    if (session->is_waiting) {
+        return;
+    }
+    if (core->waiting_count == core->waiting_capacity) {
+        size_t capacity = core->waiting_capacity == 0 ? WAITING_MIN : core->waiting_capacity * 2;
+        struct session **waiting = mem_realloc(core->waiting, capacity * sizeof(struct session *));
+        if (waiting == NULL) {
+            session->blocked = false; /* it asks again, in vain, until the commit has come */
+            return;
+        }
+        core->waiting = waiting;
+        core->waiting_capacity = capacity;
+    }
+    core->waiting[core->waiting_count++] = session;
+    session->is_waiting = true;
+}
+
+/* The slots of a session that are to be sent, in order: the window's from `sent` on, then the
+ * queue's. */
+struct walk {
+    struct session *session;
+    uint32_t position;
+    struct slot_cursor cursor;
+};
+
+static struct walk walk_of(struct session *session)
+{
+    return (struct walk){
+        session, session->window.sent, {session->queue.head, session->queue.head_at}};
+}
+
+static struct slot *walk_next(struct walk *walk)
+{
+    if (walk->position < slot_window_count(&walk->session->window)) {
+        return slot_window_at(&walk->session->window, walk->position++);
+    }
+    return slot_queue_next(&walk->session->queue, &walk->cursor);
+}
+
+void durable_fetch(struct core *core, struct session *session)
+{
+    session->blocked = true;
+    if (session->durable->is_fetching) {
+        return;
+    }
+    uint64_t arrivals[STORE_FETCH_MAX];
+    size_t count = 0;
+    size_t bytes = 0;
+    struct walk walk = walk_of(session);
+    for (const struct slot *slot = walk_next(&walk);
+         slot != NULL && count < STORE_FETCH_MAX && bytes < FETCH_BYTES; slot = walk_next(&walk)) {
+        if (slot->kind == SLOT_STORED) {
+            arrivals[count++] = slot->arrival;
+            bytes += slot->stored_bytes;
+        } else if (slot->kind != SLOT_EMPTY && slot->kind != SLOT_PUBREL) {
+            break;
+        }
+    }
+    if (count != 0) {
+        session->durable->is_fetching = true;
+        store_fetch(core->store, session->number, arrivals, count);
+    }
+}
+
+/* Takes the Subscription Identifiers as they were stored. Without memory they are left out. */
+static void take_identifiers(struct slot *slot, const struct store_recipient *recipient)
+{
+    size_t count = recipient->identifier_count;
+    slot->identifier = 0;
+    if (count == 1) {
+        slot->identifier = recipient->identifiers[0];
+    } else if (count > 1 && !slot->is_shared) {
+        struct identifier_list *list =
+            mem_alloc(sizeof *list + count * sizeof *recipient->identifiers);
+        if (list != NULL) {
+            list->count = count;
+            memcpy(list->identifiers, recipient->identifiers,
+                   count * sizeof *recipient->identifiers);
+            slot->list = list;
+            slot->has_list = 1;
+        }
+    }
+}
+
+/* The message of a SLOT_STORED is back in memory; takes the item's reference. */
+static void fill_slot(struct core *core, struct session *session, struct slot *slot,
+                      const struct store_fetched *item)
+{
+    struct message *message = item->message;
+    if (message->expires_at_ms != MESSAGE_EXPIRES_NEVER) {
+        message->expires_at_ms = message->expires_at_ms > core->unix_offset_ms
+                                     ? message->expires_at_ms - core->unix_offset_ms
+                                     : 0;
+    }
+    message->is_stored = true;
+    size_t size = message_size(message);
+    if (slot->packet_id != 0) {
+        session->inflight_bytes += size;
+    } else {
+        session->queued_bytes += size - slot->stored_bytes;
+        core->stats.queued_bytes += size - slot->stored_bytes;
+    }
+    slot->kind = SLOT_PUBLISH;
+    slot->message = message;
+    take_identifiers(slot, &item->recipient);
+}
+
+/* A message that the store has lost: the session goes on without it. */
+static void give_up_slot(struct core *core, struct session *session, struct slot *slot)
+{
+    core->stats.dropped++;
+    if (slot->packet_id == 0) {
+        session_leave_queue(core, session, slot);
+    }
+    slot_release(core, session, slot);
+}
+
+static size_t find_item(const struct store_fetched *items, size_t from, size_t count,
+                        uint64_t arrival)
+{
+    while (from < count && items[from].arrival != arrival) {
+        from++;
+    }
+    return from;
+}
+
+/* What came and is still wanted goes to its slots, which stand in the order of `items` but for
+ * those that went meanwhile. */
+static void distribute(struct core *core, struct session *session,
+                       const struct store_fetched *items, size_t count)
+{
+    bool lost = false;
+    size_t next = 0;
+    struct walk walk = walk_of(session);
+    for (struct slot *slot = walk_next(&walk); slot != NULL && next < count;
+         slot = walk_next(&walk)) {
+        if (slot->kind != SLOT_STORED) {
+            continue;
+        }
+        size_t at = find_item(items, next, count, slot->arrival);
+        if (at == count) {
+            continue;
+        }
+        for (; next < at; next++) {
+            message_release(items[next].message);
+        }
+        next = at + 1;
+        if (items[at].message != NULL) {
+            fill_slot(core, session, slot, &items[at]);
+        } else {
+            give_up_slot(core, session, slot);
+            lost = true;
+        }
+    }
+    for (; next < count; next++) {
+        message_release(items[next].message);
+    }
+    if (lost) {
+        slot_queue_compact(&session->queue, &core->pool);
+        session_queue_moved(session);
+        slot_window_sweep(&session->window, &core->pool);
+    }
+}
+
+void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *items, size_t count)
+{
+    struct core *core = ctx;
+    struct session *session = durable_find(core, number);
+    struct share_group *queue = session == NULL ? NULL : queue_of_anchor(session);
+    if (session != NULL) {
+        session->durable->is_fetching = false;
+    }
+    if (session == NULL || (session->client == NULL && queue == NULL)) {
+        for (size_t i = 0; i < count; i++) {
+            message_release(items[i].message);
+        }
+        return;
+    }
+    distribute(core, session, items, count);
+    if (queue != NULL) {
+        session->blocked = false;
+        queue_dispatch(core, queue, NULL);
+    } else {
+        session_go_on(core, session);
+    }
+}
+
+/* The message leaves memory. False: it may not yet. */
+static bool spill_slot(const struct core *core, struct session *session, struct slot *slot)
+{
+    struct message *message = slot->message;
+    if (slot->kind != SLOT_PUBLISH) {
+        return slot->kind != SLOT_SCAN;
+    }
+    if (!slot->is_stored || owner_of(session, slot) != session->number ||
+        message->ticket > core->committed || message_size(message) > UINT32_MAX) {
+        return false;
+    }
+    uint32_t size = (uint32_t)message_size(message);
+    if (slot->packet_id != 0) {
+        session->inflight_bytes -= size;
+    }
+    if (slot->has_list) {
+        mem_free(slot->list);
+        slot->has_list = 0;
+    }
+    slot->kind = SLOT_STORED;
+    slot->arrival = message->sequence;
+    slot->stored_bytes = size;
+    message_release(message);
+    return true;
+}
+
+/* True when all that the session has is in the store only. */
+static bool spill_all(const struct core *core, struct session *session)
+{
+    bool done = true;
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
+        done &= spill_slot(core, session, slot_window_at(&session->window, i));
+    }
+    struct slot_cursor *at = &session->durable->spilled;
+    if (at->chunk == NULL) {
+        *at = (struct slot_cursor){session->queue.head, session->queue.head_at};
+    }
+    struct slot_cursor next = *at;
+    for (struct slot *slot = slot_queue_next(&session->queue, &next); slot != NULL;
+         slot = slot_queue_next(&session->queue, &next)) {
+        if (!spill_slot(core, session, slot)) {
+            return false;
+        }
+        *at = next;
+    }
+    return done;
+}
+
+void durable_drop_qos0(struct core *core, struct session *session)
+{
+    if (core->store == NULL || session->durable == NULL || core->options.queue_qos0) {
+        return;
+    }
+    bool dropped = false;
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        if (slot->kind == SLOT_PUBLISH && slot->qos == 0 && !slot->is_stored) {
+            session_leave_queue(core, session, slot);
+            slot_release(core, session, slot);
+            core->stats.dropped++;
+            dropped = true;
+        }
+    }
+    if (dropped) {
+        slot_queue_compact(&session->queue, &core->pool);
+        session_queue_moved(session);
+    }
+}
+
+void durable_spill(struct core *core, struct session *session)
+{
+    struct session_durable *durable = session->durable;
+    if (core->store == NULL || durable == NULL || session->client != NULL ||
+        durable->on_spill_list ||
+        (session->queue.count == 0 && slot_window_count(&session->window) == 0)) {
+        return;
+    }
+    durable->on_spill_list = true;
+    durable->next_spill = core->spill_list;
+    core->spill_list = durable;
+}
+
+static void spill_listed(struct core *core)
+{
+    struct session_durable **link = &core->spill_list;
+    while (*link != NULL) {
+        struct session_durable *durable = *link;
+        struct session *session = durable->session;
+        if (session->client != NULL || spill_all(core, session)) {
+            *link = durable->next_spill;
+            durable->on_spill_list = false;
+        } else {
+            link = &durable->next_spill;
+        }
+    }
+}
+
+void durable_on_committed(void *ctx, uint64_t ticket)
+{
+    struct core *core = ctx;
+    core->committed = ticket;
+    size_t count = core->waiting_count;
+    for (size_t i = 0; i < count; i++) { /* who has to wait again comes behind these */
+        struct session *session = core->waiting[i];
+        session->is_waiting = false;
+        session_go_on(core, session);
+    }
+    core->waiting_count -= count;
+    memmove(core->waiting, core->waiting + count, core->waiting_count * sizeof(struct session *));
+    spill_listed(core);
+    core->effects.committed(core->effects.ctx, ticket);
+}
+
+void durable_on_failed(void *ctx, const char *why)
+{
+    const struct core *core = ctx;
+    core->effects.store_failed(core->effects.ctx, why);
+}
+
+void durable_fini(struct core *core)
+{
+    mem_free(core->parts);
+    mem_free(core->recipients);
+    mem_free(core->waiting);
+    map_fini(&core->durables);
+}
