@@ -2,7 +2,8 @@
  * mem: the one allocator. Everything the broker allocates itself goes through here, so that a test
  * can make the n-th allocation fail and see that the caller copes.
  *
- *   Threads    mem_fail_at is for single-threaded tests; the rest may be called from any thread.
+ *   Threads    Any. A block may be freed by another thread than made it. What tests ask for and
+ * count (mem_fail_at, mem_alloc_count) is the calling thread's own.
  */
 #ifndef BASE_MEM_H
 #define BASE_MEM_H
@@ -29,10 +30,11 @@ void mem_free(void *block);
 /* A copy of `bytes` followed by a NUL (not counted). NULL when there is no memory. */
 MUST_USE char *mem_copy_string(struct bytes bytes);
 
-/* Makes the n-th allocation from now (1 = the next) fail, and only that one. 0 switches it off. */
+/* Makes this thread's n-th allocation from now (1 = the next) fail, and only that one. 0 switches
+ * it off. */
 void mem_fail_at(uint64_t n);
 
-/* Allocations asked for so far, for tests that count. */
+/* Allocations that this thread has asked for so far, for tests that count. */
 uint64_t mem_alloc_count(void);
 
 #endif
