@@ -1,8 +1,10 @@
 #include "connection.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "connection_internal.h"
 #include "mem.h"
@@ -67,8 +69,13 @@ static void on_closed(uv_handle_t *handle)
         mem_free(connection->extra->control);
         mem_free(connection->extra);
     }
-    loop->statistics.sockets_current--;
-    connection->listener->sockets_refused -= connection->refused_full;
+    if (!connection->passed_on) {
+        loop_uncount(&loop->statistics.sockets_current, 1);
+        loop_unassign(loop);
+        if (!connection->refused_full) {
+            listener_group_leave(connection->listener->group);
+        }
+    }
     listener_release(connection->listener);
     mem_free(connection);
 }
@@ -125,39 +132,102 @@ const char *connection_peer_address(const struct connection *connection,
 
 static void count_socket(struct transport_statistics *statistics)
 {
-    statistics->sockets_accepted++;
-    statistics->sockets_current++;
+    loop_count(&statistics->sockets_accepted, 1);
+    loop_count(&statistics->sockets_current, 1);
     if (statistics->sockets_current > statistics->sockets_max) {
-        statistics->sockets_max = statistics->sockets_current;
+        loop_count(&statistics->sockets_max, 1);
     }
+}
+
+static struct connection *make_connection(struct listener *listener)
+{
+    struct connection *connection = mem_zalloc(sizeof *connection);
+    if (connection != NULL) {
+        connection->listener = listener;
+        listener_hold(listener);
+        (void)uv_tcp_init(listener->loop->uv, &connection->io.tcp);
+        connection->io.handle.data = listener->loop;
+    }
+    return connection;
+}
+
+/* The client has a place and a loop: its first byte is awaited. */
+static void begin(struct connection *connection)
+{
+    uint32_t timeout_ms = connection->listener->options.handshake_timeout_ms;
+    count_socket(&connection_loop(connection)->statistics);
+    remember_peer(connection);
+    connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
+    if (connection->refused_full && timeout_ms > FULL_HANDSHAKE_MS) {
+        timeout_ms = FULL_HANDSHAKE_MS;
+    }
+    connection_arm(connection, timeout_ms);
+    connection_update_reading(connection);
+}
+
+/* libuv has no way to give up a socket, so that the other loop gets a second descriptor for it.
+ * False: the client stays. */
+static bool pass_on(struct connection *connection, struct transport_loop *to)
+{
+    uv_os_fd_t own;
+    if (uv_fileno(&connection->io.handle, &own) != 0) {
+        return false;
+    }
+    int fd = fcntl(own, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        return false;
+    }
+    if (loop_hand_over(to, connection->listener->group, fd, connection->refused_full) !=
+        STATUS_OK) {
+        (void)close(fd);
+        return false;
+    }
+    return true;
 }
 
 enum status connection_accept(struct listener *listener)
 {
     const struct listener_options *options = &listener->options;
-    struct connection *connection = mem_zalloc(sizeof *connection);
+    struct connection *connection = make_connection(listener);
     if (connection == NULL) {
         return STATUS_NO_MEMORY;
     }
-    connection->listener = listener;
-    listener_hold(listener);
-    (void)uv_tcp_init(listener->loop->uv, &connection->io.tcp);
-    connection->io.handle.data = listener->loop;
-    count_socket(&listener->loop->statistics);
     if (uv_accept(&listener->io.stream, &connection->io.stream) != 0) {
-        connection_destroy_soon(connection); /* the client has gone already */
+        connection->passed_on = true; /* the client has gone already: nobody has it */
+        connection_destroy_soon(connection);
         return STATUS_OK;
     }
-    remember_peer(connection);
-    connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
-    uint32_t timeout_ms = options->handshake_timeout_ms;
+    listener_group_enter(listener->group);
     if (options->handler.accept != NULL && !options->handler.accept(options->ctx, listener)) {
         connection->refused_full = true;
-        listener->sockets_refused++;
-        timeout_ms = timeout_ms < FULL_HANDSHAKE_MS ? timeout_ms : FULL_HANDSHAKE_MS;
+        listener_group_leave(listener->group);
     }
-    connection_arm(connection, timeout_ms);
-    connection_update_reading(connection);
+    struct transport_loop *to = loop_emptiest(listener->loop);
+    if (to != listener->loop && pass_on(connection, to)) {
+        connection->passed_on = true;
+        connection_destroy_soon(connection);
+        return STATUS_OK;
+    }
+    loop_assign(listener->loop);
+    begin(connection);
+    return STATUS_OK;
+}
+
+enum status connection_adopt(struct listener *listener, int fd, bool refused_full)
+{
+    struct connection *connection = make_connection(listener);
+    if (connection == NULL) {
+        listener_refused(listener, "?", "out of memory");
+        return STATUS_NO_MEMORY;
+    }
+    if (uv_tcp_open(&connection->io.tcp, fd) != 0) {
+        listener_refused(listener, "?", "the socket could not be taken over");
+        connection->passed_on = true;
+        connection_destroy_soon(connection);
+        return STATUS_IO;
+    }
+    connection->refused_full = refused_full;
+    begin(connection);
     return STATUS_OK;
 }
 
@@ -193,9 +263,9 @@ bool connection_opened(struct connection *connection, struct connection_info *in
         return false;
     }
     connection->user = user;
-    statistics->connections_current++;
-    statistics->connections_opened++;
-    statistics->websockets_opened += connection->is_websocket;
+    loop_count(&statistics->connections_current, 1);
+    loop_count(&statistics->connections_opened, 1);
+    loop_count(&statistics->websockets_opened, connection->is_websocket);
     if (connection->is_websocket && options->ping_interval_ms != 0 &&
         connection->state == CONNECTION_OPEN) {
         connection_arm(connection, options->ping_interval_ms);
@@ -213,7 +283,7 @@ void connection_report_end(struct connection *connection, const struct connectio
     if (connection->user != NULL) {
         void *user = connection->user;
         connection->user = NULL;
-        connection_loop(connection)->statistics.connections_current--;
+        loop_uncount(&connection_loop(connection)->statistics.connections_current, 1);
         connection->listener->options.handler.on_close(user, end);
     } else if (!connection->handshake_over) {
         char address[CONNECTION_ADDRESS_BYTES];
@@ -328,6 +398,12 @@ void connection_wake(struct connection *connection)
     }
 }
 
+void connection_flush_now(struct connection *connection)
+{
+    connection->woken = true;
+    connection_flush(connection);
+}
+
 /* Section 5.5.2: pings keep middleboxes from cutting an idle connection, and find peers that are
  * gone. */
 static void check_liveness(struct connection *connection)
@@ -349,7 +425,7 @@ static void check_liveness(struct connection *connection)
     /* The time alone says little when listener_configure has shortened the interval. */
     if (connection->pings_unanswered >= PINGS_UNANSWERED_MAX &&
         idle_ms >= (PINGS_UNANSWERED_MAX + 1) * interval_ms) {
-        connection_loop(connection)->statistics.peers_dead++;
+        loop_count(&connection_loop(connection)->statistics.peers_dead, 1);
         connection_drop(connection, CONNECTION_TIMED_OUT, "no answer to pings");
         return;
     }
@@ -357,7 +433,7 @@ static void check_liveness(struct connection *connection)
         connection->pings_unanswered++;
     }
     connection->ping_due = true;
-    connection_loop(connection)->statistics.pings_sent++;
+    loop_count(&connection_loop(connection)->statistics.pings_sent, 1);
     loop_queue_flush(connection_loop(connection), connection);
     connection_arm(connection, interval_ms);
 }

@@ -6,12 +6,14 @@
  * and then calls `open`. From there on its user sees only payload bytes and an end. Failures before
  * `open` are one on_refused.
  *
- *   Memory     An idle open connection owns its uv_tcp_t and this structure, and its TLS session
- * when it has TLS. Cost       Reading and flushing allocate nothing while the kernel takes what is
- * written. Order of callbacks   open, then any of on_bytes, on_message_begin, on_message_end,
- * on_output, then on_close. on_close is called from the loop, never from inside a function of this
- * header, and nothing is called after it. Ownership  The transport owns the connection. A pointer
- * to it is valid from `open` until on_close returns. Threads    The loop's own.
+ *   Memory     An idle open connection owns its uv_tcp_t, this structure and its TLS session.
+ *   Cost       Reading and flushing allocate nothing while the kernel takes what is written.
+ *   Order      open, then any of the others as they come, then on_close, which is called from
+ *              the loop, never from inside a function of this header but connection_flush_now.
+ *              Nothing is called after it.
+ *   Ownership  The transport owns the connection. A pointer to it is valid from `open` until
+ *              on_close returns.
+ *   Threads    The loop's own.
  */
 #ifndef TRANSPORT_CONNECTION_H
 #define TRANSPORT_CONNECTION_H
@@ -89,9 +91,9 @@ struct connection_end {
  */
 struct connection_handler {
     /*
-     * Asked once for each accepted socket, before anything is read. false: the server is full; a
-     * WebSocket client gets HTTP 503, others are closed, and on_refused follows. May be NULL (never
-     * full).
+     * Asked once for each accepted socket, before anything is read, by the loop that accepts.
+     * false: the server is full; a WebSocket client gets HTTP 503, others are closed, and
+     * on_refused follows. May be NULL (never full).
      */
     bool (*accept)(void *ctx, struct listener *listener);
 
@@ -107,6 +109,10 @@ struct connection_handler {
      * complete character.
      */
     void (*on_bytes)(void *user, struct bytes bytes);
+
+    /* Bytes of any kind have come from an open connection: payload, pongs, parts of records. Called
+     * before what they mean is known, once for each read. May be NULL. */
+    void (*on_inbound)(void *user, uint64_t now_ms);
 
     /* Borders of WebSocket messages, for users to whom they matter. An empty message has no
      * on_bytes. May be NULL. */
@@ -134,6 +140,10 @@ struct connection_handler {
  * kernel has not taken earlier output, as soon as it has. From inside on_output: in the next turn.
  * O(1), idempotent. */
 void connection_wake(struct connection *connection);
+
+/* The same at once, without waiting for the end of the turn. Must not be called from a callback of
+ * this connection; on_close may come from inside it. */
+void connection_flush_now(struct connection *connection);
 
 /*
  * Ends the connection in order: nothing is delivered any more; on_output is asked until it adds

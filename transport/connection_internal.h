@@ -96,6 +96,7 @@ struct connection {
     bool paused : 1;         /* by the user */
     bool turn_full : 1;      /* has read its share of this turn */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
+    bool passed_on : 1;      /* another loop has the client: here only the handle is closed */
     uint8_t pings_unanswered : 2;
     uint8_t address_bytes; /* 4, 16, or 0 for a Unix socket */
     uint16_t port;
@@ -124,9 +125,13 @@ typedef void connection_visit_fn(struct connection *connection, void *ctx);
  * handles of the libuv loop. */
 void connection_for_each(struct transport_loop *loop, connection_visit_fn *visit, void *ctx);
 
-/* Takes over the client that waits at `listener`. Errors: STATUS_NO_MEMORY: the client is still
- * waiting. */
+/* Takes over the client that waits at `listener`, or passes it on to a loop that has fewer. Errors:
+ * STATUS_NO_MEMORY: the client is still waiting. */
 MUST_USE enum status connection_accept(struct listener *listener);
+
+/* Takes over a client that another loop has accepted: counted there, and `refused_full` if there
+ * was no place for it. Errors: STATUS_NO_MEMORY, STATUS_IO: the socket is still the caller's. */
+MUST_USE enum status connection_adopt(struct listener *listener, int fd, bool refused_full);
 
 /* Reports the end to the user, once: on_close after open, on_refused before. A reason given to
  * connection_close or connection_abort goes before the given one. Must not be called from inside

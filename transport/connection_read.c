@@ -326,7 +326,7 @@ static bool continue_handshake(struct connection *connection)
     struct transport_statistics *statistics = &connection_loop(connection)->statistics;
     enum tls_result result = tls_session_handshake(connection->tls);
     if (result == TLS_FAILED) {
-        statistics->tls_handshakes_failed++;
+        loop_count(&statistics->tls_handshakes_failed, 1);
         tls_failed(connection);
         return false;
     }
@@ -338,8 +338,8 @@ static bool continue_handshake(struct connection *connection)
         return false;
     }
     if (result == TLS_DONE) {
-        statistics->tls_handshakes++;
-        statistics->tls_handshakes_resumed += tls_session_is_resumed(connection->tls);
+        loop_count(&statistics->tls_handshakes, 1);
+        loop_count(&statistics->tls_handshakes_resumed, tls_session_is_resumed(connection->tls));
         connection->state = CONNECTION_DETECT;
         return true;
     }
@@ -450,8 +450,11 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
         }
         return;
     }
-    connection_loop(connection)->statistics.bytes_received += (uint64_t)len;
+    loop_count(&connection_loop(connection)->statistics.bytes_received, (uint64_t)len);
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
+    if (connection->user != NULL && handler_of(connection)->on_inbound != NULL) {
+        handler_of(connection)->on_inbound(connection->user, connection->last_inbound_ms);
+    }
     if (connection->state == CONNECTION_LINGER && lingers_too_long(connection, (size_t)len)) {
         connection_destroy_soon(connection);
         return;

@@ -123,7 +123,7 @@ static void on_written(uv_write_t *request, int error)
         shared_release(unsent->owners[i]);
     }
     if (error == 0) {
-        connection_loop(connection)->statistics.bytes_sent += unsent->len;
+        loop_count(&connection_loop(connection)->statistics.bytes_sent, unsent->len);
     }
     mem_free(unsent);
     connection->writes_in_progress--;
@@ -181,7 +181,7 @@ static int write_later(struct connection *connection, struct cursor *cursor)
         return error;
     }
     connection->writes_in_progress++;
-    connection_loop(connection)->statistics.writes_incomplete++;
+    loop_count(&connection_loop(connection)->statistics.writes_incomplete, 1);
     connection_update_reading(connection);
     return 0;
 }
@@ -209,7 +209,7 @@ static bool write_wire(struct connection *connection, struct output_part *parts,
             bufs[i].len = parts[i].len;
         }
         int sent = uv_try_write(&connection->io.stream, bufs, count);
-        statistics->writes++;
+        loop_count(&statistics->writes, 1);
         if (sent < 0 && sent != UV_EAGAIN) {
             cursor_release(&cursor);
             return write_failed(connection, sent);
@@ -217,7 +217,7 @@ static bool write_wire(struct connection *connection, struct output_part *parts,
         if (sent > 0) {
             cursor_skip(&cursor, (size_t)sent);
             total -= (size_t)sent;
-            statistics->bytes_sent += (uint64_t)sent;
+            loop_count(&statistics->bytes_sent, (uint64_t)sent);
         }
     }
     if (total == 0) {

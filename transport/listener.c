@@ -11,7 +11,7 @@
 #include "mem.h"
 
 enum {
-    OWN_REFERENCES = 2,           /* a listener's: the caller's and the handle's */
+    OWN_REFERENCES = 2,           /* a listener's: the caller's and the handle's, if it has one */
     KEEPALIVE_PROBES = 4,         /* that stay unanswered before the peer counts as gone */
     KEEPALIVE_IDLE_MAX_S = 32767, /* Linux takes no more */
 };
@@ -28,6 +28,29 @@ struct listener_options listener_options_default(void)
         .keepalive_s = LISTENER_KEEPALIVE_S,
         .nodelay = true,
     };
+}
+
+struct listener_group *listener_group_hold(struct listener_group *group)
+{
+    (void)__atomic_add_fetch(&group->references, 1, __ATOMIC_RELAXED);
+    return group;
+}
+
+void listener_group_release(struct listener_group *group)
+{
+    if (__atomic_sub_fetch(&group->references, 1, __ATOMIC_ACQ_REL) == 0) {
+        mem_free(group);
+    }
+}
+
+void listener_group_enter(struct listener_group *group)
+{
+    (void)__atomic_add_fetch(&group->sockets, 1, __ATOMIC_RELAXED);
+}
+
+void listener_group_leave(struct listener_group *group)
+{
+    (void)__atomic_sub_fetch(&group->sockets, 1, __ATOMIC_RELAXED);
 }
 
 void listener_hold(struct listener *listener)
@@ -52,6 +75,7 @@ void listener_release(struct listener *listener)
     if (--listener->references == 0) {
         unlink_listener(listener);
         tls_config_release(listener->options.tls_config);
+        listener_group_release(listener->group);
         mem_free(listener->lists);
         mem_free(listener);
     }
@@ -59,7 +83,7 @@ void listener_release(struct listener *listener)
 
 void listener_refused(struct listener *listener, const char *peer_address, const char *reason)
 {
-    listener->loop->statistics.handshakes_refused++;
+    loop_count(&listener->loop->statistics.handshakes_refused, 1);
     if (listener->options.handler.on_refused != NULL) {
         listener->options.handler.on_refused(listener->options.ctx, peer_address, reason);
     }
@@ -98,7 +122,7 @@ static void accept_and_close(struct listener *listener, const char *reason)
 static void accept_waiting(struct listener *listener)
 {
     uint64_t sockets_max = listener->options.sockets_max;
-    if (sockets_max != 0 && listener->loop->statistics.sockets_current >= sockets_max) {
+    if (sockets_max != 0 && loop_sockets_of_all(listener->loop) >= sockets_max) {
         accept_and_close(listener, "no room for more sockets");
     } else if (connection_accept(listener) != STATUS_OK) {
         accept_and_close(listener, "out of memory");
@@ -294,29 +318,49 @@ static void link_listener(struct listener *listener)
     listener->loop->listeners = listener;
 }
 
-enum status listener_create(struct transport_loop *loop, const struct listener_options *options,
-                            struct listener **out, char *error, size_t error_size)
+/* All of a listener but its socket. `group` NULL: a new one. NULL: no memory. */
+static struct listener *make_listener(struct transport_loop *loop,
+                                      const struct listener_options *options,
+                                      struct listener_group *group)
 {
     ENSURE(options->speaks != 0 && options->handler.open != NULL);
     ENSURE(options->handler.on_bytes != NULL && options->handler.on_output != NULL &&
            options->handler.on_close != NULL);
     ENSURE((options->tls == LISTENER_TLS_NONE) == (options->tls_config == NULL));
-    *out = NULL;
     struct listener *listener = mem_zalloc(sizeof *listener);
-    if (listener != NULL) {
-        listener->loop = loop;
-        listener->options = *options;
+    if (listener == NULL) {
+        return NULL;
     }
-    if (listener == NULL || copy_lists(listener) != STATUS_OK) {
+    listener->loop = loop;
+    listener->options = *options;
+    listener->group = group != NULL ? listener_group_hold(group) : mem_zalloc(sizeof *group);
+    if (listener->group != NULL && group == NULL) {
+        listener->group->references = 1;
+    }
+    if (listener->group == NULL || copy_lists(listener) != STATUS_OK) {
+        if (listener->group != NULL) {
+            listener_group_release(listener->group);
+        }
         mem_free(listener);
-        (void)snprintf(error, error_size, "out of memory");
-        return STATUS_NO_MEMORY;
+        return NULL;
     }
     if (listener->options.tls_config != NULL) {
         (void)tls_config_hold(listener->options.tls_config);
     }
     listener->references = OWN_REFERENCES;
     link_listener(listener);
+    return listener;
+}
+
+enum status listener_create(struct transport_loop *loop, const struct listener_options *options,
+                            struct listener **out, char *error, size_t error_size)
+{
+    *out = NULL;
+    struct listener *listener = make_listener(loop, options, NULL);
+    if (listener == NULL) {
+        (void)snprintf(error, error_size, "out of memory");
+        return STATUS_NO_MEMORY;
+    }
     const char *problem;
     int uv_error = bind_and_listen(listener, &problem);
     if (uv_error != 0) {
@@ -337,6 +381,23 @@ enum status listener_create(struct transport_loop *loop, const struct listener_o
     return STATUS_OK;
 }
 
+enum status listener_follow(struct transport_loop *loop, const struct listener_options *options,
+                            const struct listener *leader, struct listener **out)
+{
+    ENSURE(loop != leader->loop && !leader->closing);
+    *out = make_listener(loop, options, leader->group);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    (*out)->is_follower = true;
+    loop_follow(loop);
+    (*out)->references--; /* it has no handle */
+    (*out)->options.host = (*out)->options.unix_path = NULL;
+    (*out)->port = leader->port;
+    memcpy((*out)->address, leader->address, sizeof leader->address);
+    return STATUS_OK;
+}
+
 void listener_close(struct listener *listener)
 {
     if (listener == NULL) {
@@ -344,7 +405,11 @@ void listener_close(struct listener *listener)
     }
     ENSURE(!listener->closing);
     listener->closing = true;
-    uv_close(&listener->io.handle, on_closed);
+    if (listener->is_follower) {
+        loop_unfollow(listener->loop);
+    } else {
+        uv_close(&listener->io.handle, on_closed);
+    }
     listener_release(listener);
 }
 
@@ -384,7 +449,7 @@ void listener_limit_close_timeout(struct listener *listener, uint32_t close_time
 size_t listener_sockets(const struct listener *listener)
 {
     ENSURE(!listener->closing);
-    return listener->references - OWN_REFERENCES - listener->sockets_refused;
+    return __atomic_load_n(&listener->group->sockets, __ATOMIC_RELAXED);
 }
 
 uint16_t listener_port(const struct listener *listener)

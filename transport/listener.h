@@ -3,6 +3,9 @@
  *
  *   Cost       accept: one allocation for each connection.
  *   Threads    The loop's own.
+ *
+ * Loops that were joined share the clients of a listener through listeners that follow it, one on
+ * each of the other loops: they have no socket, and count together.
  */
 #ifndef TRANSPORT_LISTENER_H
 #define TRANSPORT_LISTENER_H
@@ -72,7 +75,7 @@ struct listener_options {
     uint32_t keepalive_s;          /* TCP keep-alive probes after this idle time, which find a peer
                                       that is gone in twice the time; 0: none */
     bool nodelay;                  /* small packets are sent at once (TCP_NODELAY) */
-    uint64_t sockets_max; /* of the whole loop; a client beyond is closed at once; 0: no limit */
+    uint64_t sockets_max; /* of all joined loops; a client beyond is closed at once; 0: no limit */
 
     struct connection_handler handler;
     void *ctx;
@@ -92,8 +95,19 @@ MUST_USE enum status listener_create(struct transport_loop *loop,
                                      const struct listener_options *options, struct listener **out,
                                      char *error, size_t error_size);
 
-/* Stops accepting. Its connections go on and keep the listener alive until the last has ended; the
- * caller's pointer is void. NULL is allowed. */
+/*
+ * Makes a listener of `loop` for the clients that `leader`, of another loop, has accepted and that
+ * come here (transport_loops_join). Of `options` everything counts but the address and the backlog.
+ * Call it between transport_loops_join and the loops' running on threads of their own.
+ *
+ * Errors: STATUS_NO_MEMORY.
+ */
+MUST_USE enum status listener_follow(struct transport_loop *loop,
+                                     const struct listener_options *options,
+                                     const struct listener *leader, struct listener **out);
+
+/* Stops accepting, or, for one that follows, taking over. Its connections go on and keep the
+ * listener alive until the last has ended; the caller's pointer is void. NULL is allowed. */
 void listener_close(struct listener *listener);
 
 /*
@@ -111,7 +125,8 @@ MUST_USE enum status listener_configure(struct listener *listener,
 void listener_limit_close_timeout(struct listener *listener, uint32_t close_timeout_ms);
 
 /* Sockets that were accepted and are not closed yet, whatever their state, without those that the
- * handler's accept refused. In accept and open this includes the one that is asked for. */
+ * handler's accept refused, of this listener and those that follow it. In accept and open this
+ * includes the one that is asked for. */
 size_t listener_sockets(const struct listener *listener);
 
 /* The bound port. */

@@ -8,6 +8,20 @@
 
 #include "listener.h"
 
+/* A listener and those that follow it on other loops: what they count together. Not bound to a
+ * thread: all members are atomic. */
+struct listener_group {
+    size_t references; /* listeners, and sockets on their way to another loop */
+    size_t sockets;    /* accepted and not closed, without those that were refused */
+};
+
+struct listener_group *listener_group_hold(struct listener_group *group);
+void listener_group_release(struct listener_group *group);
+
+/* A socket takes a place, or leaves it. */
+void listener_group_enter(struct listener_group *group);
+void listener_group_leave(struct listener_group *group);
+
 struct listener {
     union {
         uv_handle_t handle;
@@ -20,8 +34,9 @@ struct listener {
     bool closing; /* listener_close was called */
     struct transport_loop *loop;
     struct listener *next, *previous;
+    bool is_follower; /* no socket of its own: `io` is unused */
+    struct listener_group *group;
     size_t references;               /* its owner's, the handle's and one for each socket */
-    size_t sockets_refused;          /* by the user, and not closed yet */
     struct listener_options options; /* with its own copies */
     void *lists;                     /* the block that holds the copies */
     uint16_t port;

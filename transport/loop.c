@@ -171,10 +171,14 @@ enum status transport_loop_create(const struct transport_loop_options *options,
     return STATUS_OK;
 }
 
-static void drop_at_stop(struct connection *connection, void *ctx)
+static void drop_one(struct connection *connection, void *ctx)
 {
-    (void)ctx;
-    connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "the server stops");
+    connection_drop(connection, CONNECTION_CLOSED_LOCALLY, ctx);
+}
+
+void transport_loop_abort_all(struct transport_loop *loop, const char *reason)
+{
+    connection_for_each(loop, drop_one, (void *)(uintptr_t)reason); /* which only reads it */
 }
 
 void transport_loop_destroy(struct transport_loop *loop)
@@ -183,17 +187,20 @@ void transport_loop_destroy(struct transport_loop *loop)
         return;
     }
     loop->turn_end = NULL;
-    connection_for_each(loop, drop_at_stop, NULL);
-    for (struct listener *l = loop->listeners; l != NULL; l = l->next) {
+    transport_loop_abort_all(loop, "the server stops");
+    for (struct listener *l = loop->listeners, *next; l != NULL; l = next) {
+        next = l->next; /* a follower without connections goes at once, the others in uv_run */
         if (!l->closing) {
-            listener_close(l); /* its memory goes in uv_run */
+            listener_close(l);
         }
     }
+    loop_close_arrivals(loop);
     uv_close((uv_handle_t *)&loop->timer, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     (void)uv_run(loop->uv, UV_RUN_DEFAULT);
+    loop_free_arrivals(loop);
     ENSURE(loop->statistics.sockets_current == 0 && loop->listeners == NULL);
     ws_pool_fini(&loop->ws_pool);
     tls_buffers_fini(&loop->tls);
@@ -232,6 +239,17 @@ uint64_t transport_loop_now_ms(const struct transport_loop *loop)
 const struct transport_statistics *transport_loop_statistics(const struct transport_loop *loop)
 {
     return &loop->statistics;
+}
+
+void transport_loop_add_statistics(const struct transport_loop *loop,
+                                   struct transport_statistics *sum)
+{
+    enum { COUNTERS = sizeof *sum / sizeof(uint64_t) };
+    const uint64_t *from = (const uint64_t *)&loop->statistics; /* all its members are counters */
+    uint64_t *to = (uint64_t *)sum;
+    for (size_t i = 0; i < COUNTERS; i++) {
+        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    }
 }
 
 struct uv_loop_s *transport_loop_uv(const struct transport_loop *loop)

@@ -13,11 +13,13 @@
  *   Cost       A turn costs O(connections that read or were woken), never O(connections).
  *   Memory     About 0.5 MiB per loop, and as much again from the first TLS connection on.
  *   Threads    All calls for one loop, its listeners and connections come from the thread that runs
- * it.
+ *              it, unless said otherwise. Loops that were joined share the clients that their
+ *              listeners accept; nothing else is common to two loops.
  */
 #ifndef TRANSPORT_LOOP_H
 #define TRANSPORT_LOOP_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "status.h"
@@ -78,11 +80,31 @@ void transport_loop_destroy(struct transport_loop *loop);
 void transport_loop_close_all(struct transport_loop *loop, uint16_t websocket_code,
                               const char *reason);
 
-/* Monotonic milliseconds, read once per turn. */
+/* Drops every connection at once, with on_close or on_refused. Must not be called from a callback
+ * of a connection. */
+void transport_loop_abort_all(struct transport_loop *loop, const char *reason);
+
+/* Monotonic milliseconds, read once per turn. The same clock on all loops. */
 uint64_t transport_loop_now_ms(const struct transport_loop *loop);
 
-/* The live counters; valid as long as the loop. */
+/* The live counters, for the loop's own thread; valid as long as the loop. */
 const struct transport_statistics *transport_loop_statistics(const struct transport_loop *loop);
+
+/* Adds the loop's counters to *sum. From any thread: each counter is right, though they may not all
+ * be of the same moment. */
+void transport_loop_add_statistics(const struct transport_loop *loop,
+                                   struct transport_statistics *sum);
+
+/*
+ * Makes the loops share their clients: one that is accepted by a listener of any of them goes to
+ * the loop that has the fewest, or stays if that is among the fewest. It is served there by the
+ * listener that follows the one that accepted it (listener_follow); without one it is closed.
+ * `loops` is borrowed and outlives them. Called once, before the loops run on threads of their own;
+ * a loop is destroyed after all have ended their work.
+ *
+ * Errors: STATUS_IO (libuv refused a handle): no client is shared then.
+ */
+MUST_USE enum status transport_loops_join(struct transport_loop *const *loops, size_t count);
 
 struct uv_loop_s *transport_loop_uv(const struct transport_loop *loop);
 

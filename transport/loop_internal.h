@@ -16,6 +16,9 @@
  * frames. */
 enum { LOOP_SCRATCH_EXTRA = 512 };
 
+struct arrivals;
+struct listener_group;
+
 struct transport_loop {
     uv_loop_t *uv;
     void (*turn_end)(void *ctx);
@@ -34,7 +37,11 @@ struct transport_loop {
     const struct connection *reader; /* the last that has read in this turn; never looked into */
     unsigned reads;                  /* of `reader`, without another in between */
 
-    struct transport_statistics statistics;
+    struct transport_statistics statistics; /* changed with loop_count */
+    struct transport_loop *const *joined;   /* all that share clients, this one too; NULL: alone */
+    size_t joined_count;
+    struct arrivals *arrivals; /* clients that the others have accepted for it; NULL: alone */
+    size_t sockets_assigned;   /* atomic: its sockets, and those on their way to it */
     struct ws_pool ws_pool;
     struct tls_buffers tls;
 
@@ -50,6 +57,40 @@ struct transport_loop {
     uint8_t *read_buffer; /* CONNECTION_READ_BYTES */
     uint8_t *scratch;     /* OUTPUT_SCRATCH_BYTES + LOOP_SCRATCH_EXTRA */
 };
+
+/* Counters have one writer and may be read by any thread. */
+static inline void loop_count(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline void loop_uncount(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter - n, __ATOMIC_RELAXED);
+}
+
+/* The loop that the next client of `loop` goes to. */
+struct transport_loop *loop_emptiest(struct transport_loop *loop);
+
+/* Sockets of all loops that share clients with this one. */
+uint64_t loop_sockets_of_all(const struct transport_loop *loop);
+
+/* Gives an accepted socket to another loop, which closes it if it cannot take it. The group holds a
+ * place for it unless it is refused. Errors: STATUS_NO_MEMORY: the socket is still the caller's. */
+MUST_USE enum status loop_hand_over(struct transport_loop *to, struct listener_group *group, int fd,
+                                    bool refused_full);
+
+/* One more or one less listener that waits for arrivals. */
+void loop_follow(struct transport_loop *loop);
+void loop_unfollow(struct transport_loop *loop);
+
+/* At the end of the loop: before and after its handles are closed. */
+void loop_close_arrivals(struct transport_loop *loop);
+void loop_free_arrivals(struct transport_loop *loop);
+
+/* One more or one less socket that is this loop's. From any thread. */
+void loop_assign(struct transport_loop *loop);
+void loop_unassign(struct transport_loop *loop);
 
 /* Puts a connection that is not on it at the end of the flush list. */
 void loop_queue_flush(struct transport_loop *loop, struct connection *connection);

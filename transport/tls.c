@@ -32,8 +32,11 @@ struct server_certificate {
     mbedtls_pk_context key;
 };
 
+/* In a handshake of this thread: for callbacks that are not told the session. */
+static _Thread_local struct tls_session *handshaking;
+
 struct tls_config {
-    size_t references;
+    size_t references; /* atomic */
     mbedtls_ssl_config ssl;
     mbedtls_entropy_context entropy;
     mbedtls_ctr_drbg_context random;
@@ -42,8 +45,7 @@ struct tls_config {
     bool has_revoked;
     mbedtls_ssl_cache_context cache;
     mbedtls_ssl_ticket_context tickets;
-    bool keep_buffers;           /* see tls_options */
-    struct tls_session *current; /* in a handshake: for callbacks that are not told the session */
+    bool keep_buffers; /* see tls_options */
     size_t certificate_count;
     struct server_certificate certificates[];
 };
@@ -60,6 +62,12 @@ struct tls_session {
     char *error;       /* NULL without one */
     struct tls_idle_entry idle;
 };
+
+/* Sessions of several threads use one configuration: the random numbers, the tickets, the cache and
+ * RSA keys have locks of the library's own. */
+#if !defined(MBEDTLS_THREADING_C)
+#error "mbedTLS was built without MBEDTLS_THREADING_C"
+#endif
 
 /* What the list below begins with, only for processors without instructions for AES. */
 enum { CHACHA_SUITES = MBEDTLS_VERSION_NUMBER >= 0x03000000 ? 3 : 2 };
@@ -161,8 +169,8 @@ static int get_cached(void *ctx, unsigned char const *id, size_t id_len,
 {
     struct tls_config *config = ctx;
     int error = mbedtls_ssl_cache_get(&config->cache, id, id_len, session);
-    if (error == 0 && config->current != NULL) {
-        config->current->resumed = true;
+    if (error == 0 && handshaking != NULL) {
+        handshaking->resumed = true;
     }
     return error;
 }
@@ -202,8 +210,8 @@ static int get_cached(void *ctx, mbedtls_ssl_session *session)
 {
     struct tls_config *config = ctx;
     int error = mbedtls_ssl_cache_get(&config->cache, session);
-    if (error == 0 && config->current != NULL) {
-        config->current->resumed = true;
+    if (error == 0 && handshaking != NULL) {
+        handshaking->resumed = true;
     }
     return error;
 }
@@ -245,8 +253,8 @@ static int accept_ticket(void *ctx, mbedtls_ssl_session *session, unsigned char 
 {
     struct tls_config *config = ctx;
     int error = mbedtls_ssl_ticket_parse(&config->tickets, session, ticket, len);
-    if (error == 0 && config->current != NULL) {
-        config->current->resumed = true;
+    if (error == 0 && handshaking != NULL) {
+        handshaking->resumed = true;
     }
     return error;
 }
@@ -257,9 +265,9 @@ static int choose_certificate(void *ctx, mbedtls_ssl_context *ssl, const unsigne
 {
     struct tls_config *config = ctx;
     struct bytes host = bytes_of(name, len);
-    if (config->current != NULL && config->current->server_name == NULL && len < TLS_NAME_BYTES &&
+    if (handshaking != NULL && handshaking->server_name == NULL && len < TLS_NAME_BYTES &&
         len != 0 && memchr(name, 0, len) == NULL) {
-        config->current->server_name = mem_copy_string(host);
+        handshaking->server_name = mem_copy_string(host);
     }
     for (size_t i = 0; i < config->certificate_count; i++) {
         struct server_certificate *certificate = &config->certificates[i];
@@ -467,13 +475,13 @@ enum status tls_config_create(const struct tls_options *options, struct tls_conf
 
 struct tls_config *tls_config_hold(struct tls_config *config)
 {
-    config->references++;
+    (void)__atomic_add_fetch(&config->references, 1, __ATOMIC_RELAXED);
     return config;
 }
 
 void tls_config_release(struct tls_config *config)
 {
-    if (config == NULL || --config->references != 0) {
+    if (config == NULL || __atomic_sub_fetch(&config->references, 1, __ATOMIC_ACQ_REL) != 0) {
         return;
     }
     mbedtls_ssl_config_free(&config->ssl);
@@ -618,9 +626,9 @@ static enum tls_result result_of(struct tls_session *session, int error)
 
 enum tls_result tls_session_handshake(struct tls_session *session)
 {
-    session->config->current = session;
+    handshaking = session;
     int error = mbedtls_ssl_handshake(&session->ssl);
-    session->config->current = NULL;
+    handshaking = NULL;
     return error == 0 ? TLS_DONE : result_of(session, error);
 }
 

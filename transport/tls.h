@@ -6,7 +6,7 @@
  * ticket or by session id.
  *
  *   Cost       create reads and parses files: call it at start and on reload only.
- *   Threads    The loop's own.
+ *   Threads    Any: the connections of several loops may share a configuration.
  */
 #ifndef TRANSPORT_TLS_H
 #define TRANSPORT_TLS_H
