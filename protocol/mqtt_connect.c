@@ -194,6 +194,14 @@ static enum mqtt_reason read_payload(struct reader *reader, uint8_t flags, struc
     return MQTT_SUCCESS;
 }
 
+enum mqtt_version mqtt_connect_version(struct bytes body)
+{
+    struct reader reader = reader_of(body);
+    struct mqtt_connect connect = {.version = MQTT_VERSION_3_1_1};
+    (void)!read_version(&reader, &connect);
+    return connect.version;
+}
+
 enum mqtt_reason mqtt_connect_decode(struct bytes body, struct mqtt_connect *out)
 {
     struct reader reader = reader_of(body);

@@ -60,6 +60,9 @@ struct mqtt_connect {
  */
 MUST_USE enum mqtt_reason mqtt_connect_decode(struct bytes body, struct mqtt_connect *out);
 
+/* The version that mqtt_connect_decode would say, whether or not the rest can be decoded. */
+enum mqtt_version mqtt_connect_version(struct bytes body);
+
 /*
  * Encodes a whole CONNECT packet (for clients: tests, bridges). Fails the writer when it does not
  * fit. Properties that equal the standard's default are left out, and so is receive_maximum 0. The

@@ -3,7 +3,7 @@
 #include "mem.h"
 #include "mqtt_disconnect.h"
 
-enum { TAIL_BYTES_MIN = 64, DISCONNECT_HEAD_BYTES = 16 };
+enum { DISCONNECT_HEAD_BYTES = 16 };
 
 enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
                                 struct mqtt_clients **out)
@@ -218,9 +218,8 @@ void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *
         clients->first = client->next;
     }
     control_release(client);
-    alias_names_destroy(client->aliases_in);
+    mqtt_decoder_fini(&client->decoder);
     alias_choices_destroy(client->aliases_out);
-    mem_free(client->tail);
     mem_free(client->user_name);
     shared_release(&client->settings->shared);
     mem_free(client);
@@ -265,167 +264,45 @@ void mqtt_clients_advance(struct mqtt_clients *clients, uint64_t now_ms)
     timer_wheel_advance(&clients->wheel, now_ms, fire, &advance);
 }
 
-static size_t packet_bytes_max(const struct mqtt_client *client)
+static void on_violation(struct mqtt_client *client, uint64_t now_ms,
+                         const struct mqtt_packet *packet)
 {
-    size_t max = client->settings->packet_bytes_max;
-    return client->state == CLIENT_NEW && max > CONNECT_BYTES_MAX ? CONNECT_BYTES_MAX : max;
-}
-
-/* Before CONNECT the version is not known; 3.1.1 has the rules that all versions share. */
-static enum mqtt_header_result decode_header(const struct mqtt_client *client, struct bytes in,
-                                             struct mqtt_header *out)
-{
-    enum mqtt_version version =
-        client->version == 0 ? MQTT_VERSION_3_1_1 : (enum mqtt_version)client->version;
-    return mqtt_header_decode_as(in, version, out);
-}
-
-/* Judges a header before its body is waited for. False: the client was sent away. */
-static bool accept_header(struct mqtt_client *client, uint64_t now_ms,
-                          enum mqtt_header_result result, const struct mqtt_header *header)
-{
-    if (result == MQTT_HEADER_MALFORMED) {
-        client_fail(client, now_ms, MQTT_MALFORMED_PACKET, "malformed fixed header");
-    } else if (client->state == CLIENT_NEW && header->type != MQTT_CONNECT) {
-        client_fail(client, now_ms, MQTT_PROTOCOL_ERROR, "the first packet was not CONNECT");
-    } else if (header->header_len + (size_t)header->remaining > packet_bytes_max(client)) {
-        client_fail(client, now_ms, MQTT_PACKET_TOO_LARGE, "packet larger than max_packet_size");
+    enum mqtt_reason reason = (enum mqtt_reason)packet->violation;
+    if (packet->why != NULL) {
+        client_fail(client, now_ms, reason, packet->why);
     } else {
-        return true;
+        client->clients->stats.packets_received++;
+        client_fail_packet(client, now_ms, (enum mqtt_type)packet->type, reason);
     }
-    return false;
 }
 
-static void handle_packet(struct mqtt_client *client, uint64_t now_ms,
-                          const struct mqtt_header *header, struct bytes body)
+void mqtt_client_packet(struct mqtt_client *client, uint64_t now_ms,
+                        const struct mqtt_packet *packet)
 {
-    client->clients->stats.packets_received++;
-    if (client->state == CLIENT_NEW) {
-        client_on_connect(client, now_ms, body);
+    if (client->state == CLIENT_CLOSING) {
+        message_release(packet->message);
+    } else if (packet->violation != MQTT_SUCCESS) {
+        on_violation(client, now_ms, packet);
     } else {
-        client_on_packet(client, now_ms, header, body);
-    }
-}
-
-/* Parses whole packets where they stand. Returns what is left: the beginning of a packet, or
- * nothing. */
-static struct bytes parse_in_place(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
-{
-    while (in.len != 0 && client->state != CLIENT_CLOSING) {
-        struct mqtt_header header;
-        enum mqtt_header_result result = decode_header(client, in, &header);
-        if (result == MQTT_HEADER_INCOMPLETE) {
-            return in;
+        client->clients->stats.packets_received++;
+        if (client->state == CLIENT_NEW) {
+            client_on_connect(client, now_ms, packet->body);
+        } else {
+            client_on_packet(client, now_ms, packet);
         }
-        if (!accept_header(client, now_ms, result, &header)) {
-            break;
-        }
-        size_t len = header.header_len + (size_t)header.remaining;
-        if (len > in.len) {
-            return in;
-        }
-        handle_packet(client, now_ms, &header,
-                      bytes_of(in.data + header.header_len, header.remaining));
-        in = bytes_from(in, len);
     }
-    return BYTES_EMPTY;
-}
-
-/* Grows by doubling, whatever length the packet announces: memory follows what really came. */
-static bool tail_reserve(struct mqtt_client *client, size_t capacity)
-{
-    struct tail *tail = client->tail;
-    if (tail != NULL && tail->capacity >= capacity) {
-        return true;
-    }
-    if (tail != NULL && capacity < 2 * tail->capacity) {
-        capacity = 2 * tail->capacity;
-    }
-    struct tail *grown = mem_realloc(tail, sizeof *grown + capacity);
-    if (grown == NULL) {
-        return false;
-    }
-    if (tail == NULL) {
-        grown->len = 0;
-    }
-    grown->capacity = capacity;
-    client->tail = grown;
-    return true;
-}
-
-static void drop_tail(struct mqtt_client *client)
-{
-    mem_free(client->tail);
-    client->tail = NULL;
-}
-
-/* Bytes that the unfinished packet in the tail still lacks, as far as is known; 0 when it is
- * complete. */
-static size_t tail_needs(struct mqtt_client *client, uint64_t now_ms, struct mqtt_header *header)
-{
-    struct tail *tail = client->tail;
-    enum mqtt_header_result result = decode_header(client, bytes_of(tail->data, tail->len), header);
-    if (result == MQTT_HEADER_INCOMPLETE) {
-        return 1;
-    }
-    if (!accept_header(client, now_ms, result, header)) {
-        return 0;
-    }
-    return header->header_len + (size_t)header->remaining - tail->len;
-}
-
-/* Completes the packet in the tail from `in` and handles it. Returns what `in` has left. */
-static struct bytes feed_tail(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
-{
-    struct mqtt_header header;
-    for (;;) {
-        size_t needs = tail_needs(client, now_ms, &header);
-        if (client->state == CLIENT_CLOSING) {
-            return BYTES_EMPTY;
-        }
-        if (needs == 0) {
-            break;
-        }
-        if (in.len == 0) {
-            return BYTES_EMPTY;
-        }
-        struct bytes piece = bytes_of(in.data, needs < in.len ? needs : in.len);
-        if (!tail_reserve(client, client->tail->len + piece.len)) {
-            client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
-            return BYTES_EMPTY;
-        }
-        bytes_copy(client->tail->data + client->tail->len, piece);
-        client->tail->len += piece.len;
-        in = bytes_from(in, piece.len);
-    }
-    struct tail *tail = client->tail;
-    client->tail = NULL; /* the packet may end the client; the bytes live until it is handled */
-    handle_packet(client, now_ms, &header,
-                  bytes_of(tail->data + header.header_len, header.remaining));
-    mem_free(tail);
-    return in;
 }
 
 void mqtt_client_receive(struct mqtt_client *client, uint64_t now_ms, struct bytes in)
 {
-    if (client->tail != NULL) {
-        in = feed_tail(client, now_ms, in);
+    struct mqtt_packet packet;
+    while (client->state != CLIENT_CLOSING &&
+           mqtt_decoder_next(&client->decoder, client->settings, now_ms, &in, &packet)) {
+        mqtt_client_packet(client, now_ms, &packet);
     }
-    in = parse_in_place(client, now_ms, in);
     if (client->state == CLIENT_CLOSING) {
-        drop_tail(client);
-        return;
+        mqtt_decoder_stop(&client->decoder);
     }
-    if (in.len == 0) {
-        return;
-    }
-    size_t capacity = in.len > TAIL_BYTES_MIN ? in.len : TAIL_BYTES_MIN;
-    if (!tail_reserve(client, capacity)) {
-        client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
-        return;
-    }
-    bytes_copy(client->tail->data, in);
-    client->tail->len = in.len;
 }
 
 void *mqtt_client_link(const struct mqtt_client *client)

@@ -17,6 +17,7 @@
 
 #include "access.h"
 #include "core.h"
+#include "mqtt_decoder.h"
 #include "output.h"
 
 struct mqtt_clients;
@@ -131,6 +132,11 @@ MUST_USE struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint
 
 /* Bytes from the client, cut anywhere. After host.close they are ignored. */
 void mqtt_client_receive(struct mqtt_client *client, uint64_t now_ms, struct bytes in);
+
+/* The same for a client whose decoder lives on another thread: one packet that it has found. Takes
+ * its message. */
+void mqtt_client_packet(struct mqtt_client *client, uint64_t now_ms,
+                        const struct mqtt_packet *packet);
 
 /* Adds what there is to send, until `output` has no more room (then host.wake is called for the
  * rest). */

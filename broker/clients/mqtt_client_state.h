@@ -1,6 +1,6 @@
 /*
- * mqtt_client_state: the structures behind mqtt_client.h, for its own files. mqtt_client.c cuts the
- * byte stream into packets and keeps time, mqtt_connection.c answers CONNECT, mqtt_packets.c the
+ * mqtt_client_state: the structures behind mqtt_client.h, for its own files. mqtt_client.c opens,
+ * closes and keeps time, mqtt_connection.c answers CONNECT, mqtt_packets.c the
  * other packets, mqtt_output.c sends.
  */
 #ifndef BROKER_MQTT_CLIENT_STATE_H
@@ -8,10 +8,10 @@
 
 #include "mqtt_alias.h"
 #include "mqtt_client.h"
+#include "mqtt_decoder.h"
 #include "timer_wheel.h"
 
 enum {
-    CONNECT_BYTES_MAX = 512 * 1024, /* the first packet of somebody whom we don't know yet */
     CONTROL_BYTES_MIN = 256,
     CONTROL_POOL_MAX = 1024,
     CONTROL_HOLDS_MAX = 4,           /* a store has one batch in writing and one that fills */
@@ -35,13 +35,6 @@ struct control {
     } holds[CONTROL_HOLDS_MAX];
     uint32_t hold_count;
     uint32_t waiting_at; /* its client's place in clients->waiting while hold_count is not 0 */
-    uint8_t data[];
-};
-
-/* The beginning of a packet whose rest has not come yet. */
-struct tail {
-    size_t len;
-    size_t capacity;
     uint8_t data[];
 };
 
@@ -70,9 +63,8 @@ struct mqtt_client {
     void *link;
     struct mqtt_settings *settings; /* one reference held */
     struct session *session;        /* NULL unless CLIENT_CONNECTED */
-    struct tail *tail;
+    struct mqtt_decoder decoder;    /* unused when packets come from another thread's */
     struct control *control;
-    struct alias_names *aliases_in;    /* NULL until the client sets up one */
     struct alias_choices *aliases_out; /* NULL until we set up one */
     char *user_name;                   /* NULL: anonymous, or, before CONNECT, no certificate */
     struct timer timer;                /* connect deadline, then keep alive */
@@ -115,9 +107,13 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
 /* mqtt_connection.c */
 void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes body);
 
-/* mqtt_packets.c: a whole packet of a connected client. */
-void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct mqtt_header *header,
-                      struct bytes body);
+/* mqtt_packets.c: a packet of a connected client, without a violation. Takes its message. */
+void client_on_packet(struct mqtt_client *client, uint64_t now_ms,
+                      const struct mqtt_packet *packet);
+
+/* A packet that breaks the standard: its type and the reason are the words for the log. */
+void client_fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+                        enum mqtt_reason reason);
 
 /* mqtt_output.c */
 

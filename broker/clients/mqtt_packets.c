@@ -5,14 +5,12 @@
 #include "mqtt_ack.h"
 #include "mqtt_client_state.h"
 #include "mqtt_disconnect.h"
-#include "mqtt_publish.h"
 #include "mqtt_subscribe.h"
 #include "topic.h"
 
 enum { ACK_HEAD_BYTES = 16, SUBACK_HEAD_BYTES = 24, REFUSAL_BYTES_MAX = 96 };
 
-/* A packet that breaks the standard. The log line names the packet and the reason. */
-static void fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
+void client_fail_packet(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type type,
                         enum mqtt_reason reason)
 {
     char why[96];
@@ -44,61 +42,13 @@ static void send_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type
     client_control_send(client, now_ms, &writer, ticket);
 }
 
-/* Replaces an alias by its topic, or remembers the topic that it stands for (3.3.2.3.4). */
-static enum mqtt_reason resolve_alias(struct mqtt_client *client, struct mqtt_publish *publish)
+/* A QoS 2 message more than we have announced to take. */
+static bool exceeds_receive_maximum(const struct mqtt_client *client,
+                                    const struct mqtt_packet *packet)
 {
-    uint16_t alias = publish->topic_alias;
-    if (alias == 0) {
-        return MQTT_SUCCESS;
-    }
-    if (alias > client->settings->topic_alias_maximum) {
-        return MQTT_TOPIC_ALIAS_INVALID; /* [MQTT-3.3.2-9] */
-    }
-    if (client->aliases_in == NULL && alias_names_create(client->settings->topic_alias_maximum,
-                                                         &client->aliases_in) != STATUS_OK) {
-        return MQTT_SERVER_BUSY;
-    }
-    if (publish->topic.len != 0) {
-        return alias_names_set(client->aliases_in, alias, publish->topic) == STATUS_OK
-                   ? MQTT_SUCCESS
-                   : MQTT_SERVER_BUSY;
-    }
-    publish->topic = alias_names_get(client->aliases_in, alias);
-    return publish->topic.len != 0 ? MQTT_SUCCESS : MQTT_PROTOCOL_ERROR;
-}
-
-/* What ends the connection, whatever the QoS. */
-static enum mqtt_reason check_publish(struct mqtt_client *client, struct mqtt_publish *publish)
-{
-    const struct mqtt_settings *settings = client->settings;
-    if (publish->qos > settings->qos_max) {
-        return MQTT_QOS_NOT_SUPPORTED; /* [MQTT-3.2.2-11] */
-    }
-    if (publish->retain && !settings->retain_available) {
-        return MQTT_RETAIN_NOT_SUPPORTED; /* [MQTT-3.2.2-14] */
-    }
-    if (publish->qos == 2 && client->version == MQTT_VERSION_5 &&
-        core_unreleased_count(client->session) >= settings->receive_maximum &&
-        !core_is_unreleased(client->session, publish->packet_id)) {
-        return MQTT_RECEIVE_MAXIMUM_EXCEEDED; /* [MQTT-3.3.4-7] */
-    }
-    return resolve_alias(client, publish);
-}
-
-/* What is answered in PUBACK or PUBREC. */
-static enum mqtt_reason judge_publish(const struct mqtt_client *client,
-                                      const struct mqtt_publish *publish)
-{
-    if (!access_may_publish(publish->topic)) {
-        return MQTT_NOT_AUTHORIZED;
-    }
-    if (publish->payload.len > client->settings->payload_bytes_max) {
-        return MQTT_IMPLEMENTATION_SPECIFIC_ERROR;
-    }
-    if (publish->payload_is_utf8 && !utf8_is_valid(publish->payload)) {
-        return MQTT_PAYLOAD_FORMAT_INVALID;
-    }
-    return MQTT_SUCCESS;
+    return packet->qos == 2 && client->version == MQTT_VERSION_5 &&
+           core_unreleased_count(client->session) >= client->settings->receive_maximum &&
+           !core_is_unreleased(client->session, packet->packet_id);
 }
 
 /* What publish_message answered, in words; NULL when it was no refusal. */
@@ -120,76 +70,50 @@ static const char *publish_words(enum mqtt_reason reason)
     }
 }
 
-static struct message *make_message(uint64_t now_ms, const struct mqtt_publish *publish)
-{
-    struct message *message = NULL;
-    if (message_create(publish->topic, publish->forward_len, publish->payload, &message) !=
-        STATUS_OK) {
-        return NULL;
-    }
-    struct writer writer = writer_of(message_properties_area(message), publish->forward_len);
-    if (publish->forward_len == publish->properties.len) {
-        writer_bytes(&writer, publish->properties);
-    } else {
-        mqtt_publish_forward(publish->properties, &writer);
-    }
-    ENSURE(writer_ok(&writer) && writer_len(&writer) == publish->forward_len);
-    message->qos = publish->qos;
-    message->retain = publish->retain;
-    if (publish->has_expiry) {
-        message->expires_at_ms = now_ms + UINT64_C(1000) * publish->expiry_s;
-    }
-    return message;
-}
-
+/* What is answered in PUBACK or PUBREC. */
 static enum mqtt_reason publish_message(struct mqtt_client *client, uint64_t now_ms,
-                                        const struct mqtt_publish *publish)
+                                        const struct mqtt_packet *packet, struct bytes topic)
 {
-    enum mqtt_reason reason = judge_publish(client, publish);
-    if (reason != MQTT_SUCCESS) {
-        return reason;
+    if (!access_may_publish(topic)) {
+        return MQTT_NOT_AUTHORIZED;
     }
-    struct message *message = make_message(now_ms, publish);
-    if (message == NULL) {
-        return MQTT_QUOTA_EXCEEDED;
+    if (packet->message == NULL) {
+        return (enum mqtt_reason)packet->refusal;
     }
     struct core *core = client->clients->core;
-    reason = publish->qos == 2
-                 ? core_publish_qos2(core, now_ms, client->session, publish->packet_id, message)
-                 : core_publish(core, now_ms, client->session, message);
-    message_release(message);
-    return reason;
+    return packet->qos == 2 ? core_publish_qos2(core, now_ms, client->session, packet->packet_id,
+                                                packet->message)
+                            : core_publish(core, now_ms, client->session, packet->message);
 }
 
 static void on_publish(struct mqtt_client *client, uint64_t now_ms,
-                       const struct mqtt_header *header, struct bytes body)
+                       const struct mqtt_packet *packet)
 {
-    struct mqtt_publish publish;
-    enum mqtt_reason reason =
-        mqtt_publish_decode(body, header->flags, (enum mqtt_version)client->version, &publish);
-    if (reason == MQTT_SUCCESS) {
-        reason = check_publish(client, &publish);
-    }
-    if (reason != MQTT_SUCCESS) {
-        fail_packet(client, now_ms, MQTT_PUBLISH, reason);
+    if (exceeds_receive_maximum(client, packet)) {
+        client_fail_packet(client, now_ms, MQTT_PUBLISH,
+                           MQTT_RECEIVE_MAXIMUM_EXCEEDED); /* [MQTT-3.3.4-7] */
+        message_release(packet->message);
         return;
     }
+    struct bytes topic = packet->message != NULL ? message_topic(packet->message) : packet->body;
     client->clients->stats.publish_received++;
-    client->clients->stats.publish_bytes_received += publish.payload.len;
-    reason = publish_message(client, now_ms, &publish);
+    client->clients->stats.publish_bytes_received += packet->payload_bytes;
+    enum mqtt_reason reason = publish_message(client, now_ms, packet, topic);
     if (reason >= MQTT_UNSPECIFIED_ERROR && !client->told_refused) {
         client->told_refused = true;
-        client->clients->host.on_publish_refused(client->link, client, publish.topic, reason);
+        client->clients->host.on_publish_refused(client->link, client, topic, reason);
     }
-    if (reason == MQTT_QUOTA_EXCEEDED && publish.qos != 0 && client->version != MQTT_VERSION_5) {
+    message_release(packet->message);
+    if (reason == MQTT_QUOTA_EXCEEDED && packet->qos != 0 && client->version != MQTT_VERSION_5) {
         /* Before MQTT 5 an acknowledgement cannot refuse, and would be a promise. */
         client_fail(client, now_ms, reason, "no room for what it publishes");
-    } else if (publish.qos != 0) {
-        control_count_uncommitted(client, core_ticket(client->clients->core), publish.payload.len);
-        send_ack(client, now_ms, publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish.packet_id,
+    } else if (packet->qos != 0) {
+        control_count_uncommitted(client, core_ticket(client->clients->core),
+                                  packet->payload_bytes);
+        send_ack(client, now_ms, packet->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet->packet_id,
                  reason, publish_words(reason));
     } else if (reason == MQTT_PAYLOAD_FORMAT_INVALID || reason == MQTT_TOPIC_NAME_INVALID) {
-        fail_packet(client, now_ms, MQTT_PUBLISH, reason);
+        client_fail_packet(client, now_ms, MQTT_PUBLISH, reason);
     }
 }
 
@@ -200,7 +124,7 @@ static void on_ack(struct mqtt_client *client, uint64_t now_ms, enum mqtt_type t
     struct mqtt_ack ack;
     enum mqtt_reason reason = mqtt_ack_decode(body, type, (enum mqtt_version)client->version, &ack);
     if (reason != MQTT_SUCCESS) {
-        fail_packet(client, now_ms, type, reason);
+        client_fail_packet(client, now_ms, type, reason);
         return;
     }
     bool refused = false;
@@ -273,7 +197,7 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
     enum mqtt_reason reason =
         mqtt_subscribe_decode(body, (enum mqtt_version)client->version, &subscribe);
     if (reason != MQTT_SUCCESS) {
-        fail_packet(client, now_ms, MQTT_SUBSCRIBE, reason);
+        client_fail_packet(client, now_ms, MQTT_SUBSCRIBE, reason);
         return;
     }
     if (subscribe.count > ENTRIES_MAX) {
@@ -316,7 +240,7 @@ static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct b
     enum mqtt_reason reason =
         mqtt_unsubscribe_decode(body, (enum mqtt_version)client->version, &unsubscribe);
     if (reason != MQTT_SUCCESS) {
-        fail_packet(client, now_ms, MQTT_UNSUBSCRIBE, reason);
+        client_fail_packet(client, now_ms, MQTT_UNSUBSCRIBE, reason);
         return;
     }
     if (unsubscribe.count > ENTRIES_MAX) {
@@ -352,7 +276,7 @@ static void on_disconnect(struct mqtt_client *client, uint64_t now_ms, struct by
         reason = MQTT_PROTOCOL_ERROR; /* 3.14.2.2.2 */
     }
     if (reason != MQTT_SUCCESS) {
-        fail_packet(client, now_ms, MQTT_DISCONNECT, reason);
+        client_fail_packet(client, now_ms, MQTT_DISCONNECT, reason);
         return;
     }
     if (disconnect.has_session_expiry) {
@@ -373,25 +297,26 @@ static void on_disconnect(struct mqtt_client *client, uint64_t now_ms, struct by
 static void on_pingreq(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
 {
     if (body.len != 0) {
-        fail_packet(client, now_ms, MQTT_PINGREQ, MQTT_MALFORMED_PACKET);
+        client_fail_packet(client, now_ms, MQTT_PINGREQ, MQTT_MALFORMED_PACKET);
         return;
     }
     client->pings_due++;
     client->clients->host.wake(client->link);
 }
 
-void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct mqtt_header *header,
-                      struct bytes body)
+void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct mqtt_packet *packet)
 {
-    switch (header->type) {
+    enum mqtt_type type = (enum mqtt_type)packet->type;
+    struct bytes body = packet->body;
+    switch (type) {
     case MQTT_PUBLISH:
-        on_publish(client, now_ms, header, body);
+        on_publish(client, now_ms, packet);
         break;
     case MQTT_PUBACK:
     case MQTT_PUBREC:
     case MQTT_PUBREL:
     case MQTT_PUBCOMP:
-        on_ack(client, now_ms, header->type, body);
+        on_ack(client, now_ms, type, body);
         break;
     case MQTT_SUBSCRIBE:
         on_subscribe(client, now_ms, body);
@@ -408,7 +333,7 @@ void client_on_packet(struct mqtt_client *client, uint64_t now_ms, const struct 
     default:
         /* A second CONNECT [MQTT-3.1.0-2], AUTH without a method [MQTT-4.12.0-6], a server's
          * packet, or AUTH before MQTT 5. */
-        fail_packet(client, now_ms, header->type, MQTT_PROTOCOL_ERROR);
+        client_fail_packet(client, now_ms, type, MQTT_PROTOCOL_ERROR);
         break;
     }
 }
