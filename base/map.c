@@ -1,5 +1,7 @@
 #include "map.h"
 
+#include <string.h>
+
 #include "mem.h"
 
 enum { BUCKETS_MIN = 16, LOAD_MAX = 2 };
@@ -13,6 +15,14 @@ void map_fini(struct map *map)
 {
     mem_free(map->buckets);
     map_init(map);
+}
+
+void map_clear(struct map *map)
+{
+    if (map->buckets != NULL) {
+        memset(map->buckets, 0, map->bucket_count * sizeof(struct map_node *));
+    }
+    map->count = 0;
 }
 
 static struct map_node **bucket_of(const struct map *map, uint64_t hash)

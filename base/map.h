@@ -39,6 +39,9 @@ void map_init(struct map *map);
 /* Frees the bucket array; the nodes belong to the caller, who must have let go of them. */
 void map_fini(struct map *map);
 
+/* Forgets the nodes and keeps the buckets, for a map that fills again. O(bucket_count). */
+void map_clear(struct map *map);
+
 /* The node, or NULL. */
 struct map_node *map_find(const struct map *map, uint64_t hash, map_equal_fn *equal,
                           const void *key);
