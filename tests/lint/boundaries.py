@@ -21,6 +21,7 @@ ROOMS = {
     "protocol": ["base"],
     "broker/core": ["base", "protocol"],
     "broker/access": ["base", "protocol"],
+    "broker/store": ["base", "broker/core"],
     "broker/clients": ["base", "protocol", "broker/core", "broker/access"],
     "transport": ["base"],
     "broker/server": ["base", "protocol", "broker/core", "broker/access", "broker/clients",
@@ -33,6 +34,7 @@ PLAIN_HEADERS = {"assert.h", "inttypes.h", "limits.h", "stdalign.h", "stdarg.h",
                  "stddef.h", "stdint.h", "string.h"}
 LIBRARIES = {
     re.compile(r"uv\.h|uv/"): ["transport", "broker/server"],
+    re.compile(r"lmdb\.h"): ["broker/store"],
     re.compile(r"wslay/|mbedtls/|psa/|http_parser\.h"): ["transport"],
 }
 
