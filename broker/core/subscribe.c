@@ -242,8 +242,14 @@ bool share_group_deliver(struct core *core, struct share_group *group, struct me
 static bool try_hand_over(struct core *core, struct session *session, const struct slot *slot,
                           bool online_only)
 {
-    return slot->kind == SLOT_PUBLISH && slot->is_shared && slot->group->anchor == NULL &&
-           share_group_deliver(core, slot->group, slot->message, session, online_only);
+    if (slot->kind != SLOT_PUBLISH || !slot->is_shared || slot->group->anchor != NULL ||
+        !share_group_deliver(core, slot->group, slot->message, session, online_only)) {
+        return false;
+    }
+    /* The store has a message for as long as somebody in it has: the other one is added before the
+     * session's own part is finished. */
+    durable_add_parts(core, slot->is_stored);
+    return true;
 }
 
 void session_hand_over_shared(struct core *core, struct session *session, bool online_only)

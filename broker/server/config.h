@@ -122,6 +122,11 @@ struct config {
     uint32_t websocket_ping_interval_s; /* 25; 0 = no pings */
     uint32_t websockets_headers_size;   /* 8192: bytes of an upgrade request */
 
+    /* What outlives the process */
+    bool persistence;                 /* false */
+    const char *persistence_location; /* NULL: the working directory */
+    const char *persistence_file;     /* NULL: dunlin.db */
+
     /* The process */
     uint32_t sys_interval_s; /* 10; 0 = no $SYS topics */
     bool set_tcp_nodelay;    /* true */

@@ -124,10 +124,14 @@ const struct config_key config_keys[] = {
     {"pid_file", TEXT, AT_G(pid_file)},
     {"user", TEXT, AT_G(user)},
     {"set_tcp_nodelay", BOOL, AT_G(set_tcp_nodelay), .initial = true},
-    {"persistence", CUSTOM(config_set_persistence)},
+    {"persistence", BOOL, AT_G(persistence)},
+    {"persistence_location", TEXT, AT_G(persistence_location)},
+    {"persistence_file", TEXT, AT_G(persistence_file)},
 
     /* Accepted without effect */
     NO_EFFECT("allow_duplicate_messages"),
+    {"autosave_interval", .type = CONFIG_TYPE_ANY, .support = CONFIG_NO_EFFECT},
+    NO_EFFECT("autosave_on_changes"),
     NO_EFFECT("check_retain_source"),
 
     /* Known, not served, and dangerous to ignore */
@@ -145,10 +149,6 @@ const struct config_key config_keys[] = {
     REFUSED("accept_protocol_versions", "clients that it keeps out would be let in"),
 
     /* Known, not served yet */
-    NOT_YET("persistence_file", NULL),
-    NOT_YET("persistence_location", NULL),
-    NOT_YET("autosave_interval", NULL),
-    NOT_YET("autosave_on_changes", NULL),
     NOT_YET("http_dir", "no files are served"),
     NOT_YET("enable_proxy_protocol", "a proxy that sends a PROXY header will not get through"),
     NOT_YET("enable_proxy_protocol_v2_require_tls", NULL),

@@ -160,7 +160,7 @@ struct bytes config_trim(struct bytes text);
 config_set_fn config_set_listener, config_set_port, config_set_bind_address, config_set_certfile,
     config_set_keyfile, config_set_origin, config_set_log_dest, config_set_log_type,
     config_set_timestamp_format, config_set_tls_version, config_set_per_listener,
-    config_set_persistence, config_set_response_information;
+    config_set_response_information;
 
 /* config.c: setter of include_dir, which reads files */
 config_set_fn config_set_include_dir;

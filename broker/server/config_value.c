@@ -312,19 +312,6 @@ void config_set_response_information(struct config_loader *loader, const struct 
     }
 }
 
-/* false is what we do; true is not served yet. */
-void config_set_persistence(struct config_loader *loader, const struct config_key *key,
-                            struct bytes value)
-{
-    bool wanted;
-    if (parse_bool(loader, key, value, &wanted) && wanted) {
-        config_warning(loader,
-                       "\"%s true\" is not served yet and has no effect: sessions and retained "
-                       "messages are kept in memory only",
-                       key->name);
-    }
-}
-
 static bool parse_port(struct bytes text, int64_t min, uint16_t *out)
 {
     int64_t number;

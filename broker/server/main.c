@@ -69,9 +69,9 @@ static int serve(const struct options *options, struct config *config, struct lo
     log_write(log, LOG_TYPE_NOTICE, "dunlin %s starting", DUNLIN_VERSION);
     if (server_create(options, config, log, &server) == STATUS_OK &&
         (pid_file == NULL || write_pid_file(pid_file, log)) &&
-        (user == NULL || become_user(user, log_file, log))) {
-        server_run(server);
-        result = EXIT_SUCCESS;
+        (user == NULL || become_user(user, log_file, log)) &&
+        server_open_store(server) == STATUS_OK) {
+        result = server_run(server) ? EXIT_SUCCESS : EXIT_FAILURE;
         if (pid_file != NULL && unlink(pid_file) != 0) {
             log_write(log, LOG_TYPE_WARNING, "cannot remove pid_file %s: %s", pid_file,
                       strerror(errno));
@@ -114,9 +114,7 @@ int main(int argc, char *argv[])
         result = EXIT_SUCCESS;
         goto cleanup;
     }
-    if (options.verbose) {
-        config->log.types = LOG_TYPES_ALL;
-    }
+    options_apply(&options, config);
     if (options.daemonise && daemon(1, 0) != 0) {
         log_write(log, LOG_TYPE_ERROR, "cannot go to the background: %s", strerror(errno));
         config_destroy(config);

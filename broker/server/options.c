@@ -8,7 +8,8 @@
 static const char help_text[] =
     "Dunlin " DUNLIN_VERSION ", an MQTT broker for browsers and devices\n"
     "\n"
-    "Usage: dunlin [-c FILE] [-p PORT]... [--listen [HOST:]PORT]... [-v] [-d]\n"
+    "Usage: dunlin [-c FILE] [-p PORT]... [--listen [HOST:]PORT]... [--persistence DIRECTORY]\n"
+    "              [-v] [-d]\n"
     "       dunlin [-c FILE] --check-config\n"
     "\n"
     "  -c, --config FILE       read the configuration from FILE (mosquitto.conf's syntax)\n"
@@ -16,6 +17,9 @@ static const char help_text[] =
     "      --listen [HOST:]PORT\n"
     "                          listen on PORT of HOST; an IPv6 address in brackets, * for all\n"
     "                          interfaces, port 0 for one that the system chooses\n"
+    "      --persistence DIRECTORY\n"
+    "                          keep sessions and messages in DIRECTORY: what is acknowledged\n"
+    "                          survives (persistence and persistence_location in FILE)\n"
     "  -v, --verbose           log everything, whatever the configuration says\n"
     "  -d, --daemon            run in the background\n"
     "      --check-config      report what is wrong with the configuration and leave\n"
@@ -39,6 +43,7 @@ enum option_id {
     OPTION_CONFIG,
     OPTION_PORT,
     OPTION_LISTEN,
+    OPTION_PERSISTENCE,
     OPTION_VERBOSE,
     OPTION_DAEMON,
     OPTION_CHECK_CONFIG,
@@ -54,10 +59,15 @@ struct option_row {
 };
 
 static const struct option_row rows[] = {
-    {"config", 'c', true, OPTION_CONFIG},  {"port", 'p', true, OPTION_PORT},
-    {"listen", '\0', true, OPTION_LISTEN}, {"verbose", 'v', false, OPTION_VERBOSE},
-    {"daemon", 'd', false, OPTION_DAEMON}, {"check-config", '\0', false, OPTION_CHECK_CONFIG},
-    {"help", 'h', false, OPTION_HELP},     {"version", 'V', false, OPTION_VERSION},
+    {"config", 'c', true, OPTION_CONFIG},
+    {"port", 'p', true, OPTION_PORT},
+    {"listen", '\0', true, OPTION_LISTEN},
+    {"persistence", '\0', true, OPTION_PERSISTENCE},
+    {"verbose", 'v', false, OPTION_VERBOSE},
+    {"daemon", 'd', false, OPTION_DAEMON},
+    {"check-config", '\0', false, OPTION_CHECK_CONFIG},
+    {"help", 'h', false, OPTION_HELP},
+    {"version", 'V', false, OPTION_VERSION},
 };
 
 /*
@@ -150,6 +160,9 @@ static enum options_result apply(struct options *options, const struct option_ro
     case OPTION_PORT:
     case OPTION_LISTEN:
         return add_address(options, row, value, to_err);
+    case OPTION_PERSISTENCE:
+        options->persistence = value;
+        return OPTIONS_RUN;
     case OPTION_VERBOSE:
         options->verbose = true;
         return OPTIONS_RUN;
@@ -195,4 +208,15 @@ enum options_result options_parse(int argc, char *const argv[], struct options *
         }
     }
     return OPTIONS_RUN;
+}
+
+void options_apply(const struct options *options, struct config *config)
+{
+    if (options->verbose) {
+        config->log.types = LOG_TYPES_ALL;
+    }
+    if (options->persistence != NULL) {
+        config->persistence = true;
+        config->persistence_location = options->persistence;
+    }
 }

@@ -19,9 +19,10 @@ struct options {
     const char *config_path; /* -c; NULL: no file. Borrowed from argv. */
     struct config_address addresses[OPTIONS_ADDRESSES_MAX]; /* -p and --listen, in their order */
     size_t address_count;
-    bool verbose;      /* -v: log all types, whatever the file says */
-    bool daemonise;    /* -d */
-    bool check_config; /* --check-config: report on the files and leave */
+    const char *persistence; /* --persistence: the directory; NULL: as the file says. Borrowed. */
+    bool verbose;            /* -v: log all types, whatever the file says */
+    bool daemonise;          /* -d */
+    bool check_config;       /* --check-config: report on the files and leave */
 };
 
 enum options_result {
@@ -33,5 +34,8 @@ enum options_result {
 /* Fills *out from the command line. Messages and --help go to `to_out`, mistakes to `to_err`. */
 enum options_result options_parse(int argc, char *const argv[], struct options *out, FILE *to_out,
                                   FILE *to_err);
+
+/* What the command line says goes before what is in the files. */
+void options_apply(const struct options *options, struct config *config);
 
 #endif

@@ -184,6 +184,12 @@ static void apply(struct server *server, struct config *config)
     }
     warn_when_changed(server, "pid_file", server->config->pid_file, config->pid_file);
     warn_when_changed(server, "user", server->config->user, config->user);
+    warn_when_changed(server, "persistence", server->config->persistence ? "true" : "false",
+                      config->persistence ? "true" : "false");
+    warn_when_changed(server, "persistence_location", server->config->persistence_location,
+                      config->persistence_location);
+    warn_when_changed(server, "persistence_file", server->config->persistence_file,
+                      config->persistence_file);
     if (config->sys_interval_s != server->config->sys_interval_s) {
         start_figures(server, config, UINT64_C(1000) * config->sys_interval_s);
     }
@@ -213,9 +219,7 @@ static void reload(struct server *server)
         log_write(server->log, LOG_TYPE_ERROR, "the configuration was not reloaded");
         return;
     }
-    if (server->options->verbose) {
-        config->log.types = LOG_TYPES_ALL;
-    }
+    options_apply(server->options, config);
     apply(server, config);
     log_write(server->log, LOG_TYPE_NOTICE, "reloaded");
 }
@@ -270,7 +274,10 @@ static enum status create_broker(struct server *server)
     struct transport_loop_options loop = {
         .uv = &server->uv, .turn_end = arm_deadline, .ctx = server};
     struct mqtt_host host = server_mqtt_host(server);
-    enum status status = transport_loop_create(&loop, &server->loop);
+    enum status status = server_open_store_handles(server);
+    if (status == STATUS_OK) {
+        status = transport_loop_create(&loop, &server->loop);
+    }
     if (status != STATUS_OK) {
         return status;
     }
@@ -333,11 +340,12 @@ enum status server_create(const struct options *options, struct config *config, 
     return STATUS_OK;
 }
 
-void server_run(struct server *server)
+bool server_run(struct server *server)
 {
     start_figures(server, server->config, 0);
     (void)uv_run(&server->uv, UV_RUN_DEFAULT);
     log_write(server->log, LOG_TYPE_NOTICE, "stopped");
+    return !server->failed;
 }
 
 void server_destroy(struct server *server)
@@ -349,10 +357,11 @@ void server_destroy(struct server *server)
     /* Clients end when their connections do, and need the core for that; the connections still hold
      * messages. */
     transport_loop_destroy(server->loop);
-    (void)uv_run(&server->uv, UV_RUN_DEFAULT);
-    (void)uv_loop_close(&server->uv);
     sys_topics_destroy(server->sys_topics);
     core_destroy(server->core);
+    server_close_store(server);
+    (void)uv_run(&server->uv, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&server->uv);
     mqtt_clients_destroy(server->clients);
     server_release_listeners(server);
     config_destroy(server->config);

@@ -23,9 +23,13 @@ struct server;
 MUST_USE enum status server_create(const struct options *options, struct config *config,
                                    struct log *log, struct server **out);
 
+/* Opens what is kept on disk, if anything is, and takes it over; the process has its user's rights
+ * now. Errors: STATUS_IO, STATUS_NO_MEMORY; the log says what is wrong. */
+MUST_USE enum status server_open_store(struct server *server);
+
 /* Serves until SIGTERM or SIGINT, then drains: clients are told and closed, at most for some
- * seconds. */
-void server_run(struct server *server);
+ * seconds. False when it had to stop because of a failing disk. */
+bool server_run(struct server *server);
 
 /* NULL is allowed. */
 void server_destroy(struct server *server);

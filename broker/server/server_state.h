@@ -1,7 +1,7 @@
 /*
  * server_state: the structures behind server.h, for the server's own files: server.c (life,
- * signals, time), server_listener.c (listeners and their settings), server_host.c (between clients
- * and connections), sys_topics.c.
+ * signals, time), server_store.c (the store), server_listener.c (listeners and their settings),
+ * server_host.c (between clients and connections), sys_topics.c.
  */
 #ifndef SERVER_SERVER_STATE_H
 #define SERVER_SERVER_STATE_H
@@ -33,6 +33,7 @@ struct server {
     struct transport_loop *loop;
     struct mqtt_clients *clients;
     struct core *core;
+    struct store *store; /* NULL: persistence false */
     struct sys_topics *sys_topics;
     struct server_listener *listeners; /* as many as the configuration has, in its order */
     size_t listener_count;
@@ -44,6 +45,11 @@ struct server {
     uv_timer_t sys_timer;
     uv_timer_t drain_timer;
     uv_signal_t signals[3];
+    uv_async_t store_async; /* the store has something to be collected */
+    uv_check_t store_check; /* the end of a turn: what changed goes to the store */
+    uv_prepare_t store_prepare;
+    bool store_handles_open;
+    bool failed; /* the store's promise cannot be kept */
     bool handles_open;
     bool draining;
 };
@@ -58,6 +64,16 @@ void server_release_listeners(struct server *server);
  * then on. They count for new connections. Errors: STATUS_INVALID (listeners were added, moved or
  * removed), STATUS_IO (a certificate); the log says which, and nothing has changed then. */
 MUST_USE enum status server_reload_listeners(struct server *server, const struct config *config);
+
+/* server_store.c */
+
+/* Before the transport's loop is made: see there. */
+MUST_USE enum status server_open_store_handles(struct server *server);
+void server_store_failed(void *ctx, const char *why);
+
+/* Makes durable what there is and closes the store, behind the core. Its handles end with the next
+ * run of the loop. */
+void server_close_store(struct server *server);
 
 /* server_host.c */
 struct mqtt_host server_mqtt_host(struct server *server);

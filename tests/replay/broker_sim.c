@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNIX_START_MS UINT64_C(1764000000000)
+
 enum {
     START_MS = 1000 * 1000,
     ROUNDS_MAX = 100000, /* flushes in one turn: more means that a wake never ends */
@@ -15,6 +17,13 @@ struct sim_settings {
     struct mqtt_settings settings;
     struct sim_settings *next;
 };
+
+static void on_store_failed(void *ctx, const char *why)
+{
+    struct sim *sim = ctx;
+    (void)why;
+    sim->store_failed = true;
+}
 
 static void on_wake(void *ctx)
 {
@@ -147,6 +156,7 @@ bool sim_start(struct sim *sim)
                              .set_reading = set_reading,
                              .last_inbound_ms = last_inbound_ms,
                              .random = count_up,
+                             .store_failed = on_store_failed,
                              .on_connected = on_connected,
                              .on_refused = on_refused,
                              .on_gone = on_gone,
@@ -161,7 +171,46 @@ bool sim_start(struct sim *sim)
         return false;
     }
     mqtt_clients_set_core(sim->clients, sim->core);
-    return true;
+    if (!sim->with_store) {
+        return true;
+    }
+    if (sim->store == NULL && memory_store_create(&sim->store) != STATUS_OK) {
+        return false;
+    }
+    /* The process's clock begins anew with each start; Unix time goes on. */
+    return core_open_store(sim->core, sim->now_ms, UNIX_START_MS + sim->now_ms, sim->store) ==
+           STATUS_OK;
+}
+
+static void close_links(struct sim *sim)
+{
+    for (struct sim_link *link = sim->links; link != NULL; link = link->next) {
+        if (link->client != NULL) {
+            mqtt_client_close(link->client, sim->now_ms, "the process is gone");
+            link->client = NULL;
+        }
+        link->closing = link->woken = link->gone = link->refused = false;
+    }
+}
+
+bool sim_crash(struct sim *sim)
+{
+    close_links(sim);
+    core_destroy(sim->core);
+    mqtt_clients_destroy(sim->clients);
+    sim->core = NULL;
+    sim->clients = NULL;
+    memory_store_crash(
+        sim->store); /* what these did is forgotten with all that was not committed */
+    sim->store_failed = false;
+    return sim_start(sim);
+}
+
+void sim_commit(struct sim *sim)
+{
+    store_flush(sim->store);
+    (void)memory_store_commit(sim->store);
+    sim_turn(sim);
 }
 
 void sim_configure(struct sim *sim)
@@ -182,6 +231,7 @@ void sim_fini(struct sim *sim)
     }
     core_destroy(sim->core);
     mqtt_clients_destroy(sim->clients);
+    store_destroy(sim->store);
     while (sim->all_settings != NULL) {
         struct sim_settings *entry = sim->all_settings;
         sim->all_settings = entry->next;
@@ -277,11 +327,25 @@ static void finish_close(struct sim_link *link)
     link->closing = link->woken = false;
 }
 
+/* Fetches are answered, and, unless the script does it, batches are committed. */
+static bool serve_store(struct sim *sim)
+{
+    if (sim->store == NULL) {
+        return false;
+    }
+    bool answered = memory_store_answer(sim->store);
+    if (!sim->store_held) {
+        store_flush(sim->store);
+        answered |= memory_store_commit(sim->store);
+    }
+    return answered;
+}
+
 void sim_turn(struct sim *sim)
 {
     unsigned rounds = 0;
     for (bool again = true; again;) {
-        again = false;
+        again = serve_store(sim);
         for (struct sim_link *link = sim->links; link != NULL; link = link->next) {
             if (link->closing) {
                 finish_close(link);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "core.h"
+#include "memory_store.h"
 #include "mqtt_client.h"
 
 enum { SIM_NAME_MAX = 32, SIM_WHY_MAX = 128 };
@@ -52,7 +53,11 @@ struct sim {
     struct sim_link *links;
     uint8_t *scratch;
     uint64_t now_ms;
-    uint8_t random; /* the next "random" byte */
+    uint8_t random;      /* the next "random" byte */
+    bool with_store;     /* set before sim_start */
+    bool store_held;     /* batches are committed by sim_commit only */
+    bool store_failed;   /* host.store_failed was called */
+    struct store *store; /* NULL without */
 };
 
 /* Defaults: no limits but the core's, anonymous clients, nothing to announce in CONNACK. */
@@ -60,6 +65,13 @@ void sim_init(struct sim *sim);
 
 /* Makes core and clients. False when there was no memory. */
 bool sim_start(struct sim *sim);
+
+/* The process dies and starts again: all connections are lost, and what was not committed. False
+ * when there was no memory. */
+bool sim_crash(struct sim *sim);
+
+/* Commits one batch. */
+void sim_commit(struct sim *sim);
 
 /* Takes sim->options over. */
 void sim_configure(struct sim *sim);

@@ -516,6 +516,42 @@ static void on_for(struct run *run, const char *line)
     }
 }
 
+/* store, store held: before the broker runs; then commit, commit all, crash, store full, store ok
+ */
+static bool run_store(struct run *run, const struct words *words)
+{
+    const char *first = words->at[0];
+    const char *second = words->count > 1 ? words->at[1] : "";
+    struct sim *sim = &run->sim;
+    if (sim->with_store && sim->store == NULL) {
+        return true; /* there was no memory for it */
+    }
+    if (strcmp(first, "store") == 0) {
+        if (strcmp(second, "full") == 0 || strcmp(second, "ok") == 0) {
+            memory_store_set_full(sim->store, strcmp(second, "full") == 0);
+        } else if (strcmp(second, "fail") == 0) {
+            memory_store_fail(sim->store, "the disk is broken");
+        } else {
+            sim->with_store = true;
+            sim->store_held = strcmp(second, "held") == 0;
+        }
+    } else if (strcmp(first, "commit") == 0) {
+        sim_commit(sim);
+        while (strcmp(second, "all") == 0 && memory_store_commit(sim->store)) {
+            sim_turn(sim);
+        }
+    } else if (strcmp(first, "crash") == 0) {
+        run->started = sim_crash(sim);
+        run->start_failed = !run->started;
+        for (size_t i = 0; i < run->peer_count; i++) {
+            run->peers[i].held_len = 0;
+        }
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* False when the line is for a broker that does not run yet. */
 static bool run_setting(struct run *run, const struct words *words)
 {
@@ -523,6 +559,8 @@ static bool run_setting(struct run *run, const struct words *words)
         on_broker(run, words);
     } else if (strcmp(words->at[0], "listener") == 0) {
         on_listener(run, words);
+    } else if (!run->started && strcmp(words->at[0], "store") == 0) {
+        (void)run_store(run, words);
     } else {
         return false;
     }
@@ -554,7 +592,7 @@ static void run_words(struct run *run, const struct words *words, const char *li
         on_publish(run, words);
     } else if (strcmp(first, "end-session") == 0) {
         on_end_session(run, words);
-    } else if (!run_time(run, first)) {
+    } else if (!run_time(run, first) && !run_store(run, words)) {
         on_peer(run, words, line);
     }
 }
@@ -579,6 +617,8 @@ static void run_line(struct run *run, const char *line)
         }
         if (run->started) {
             run_words(run, &words, line);
+        }
+        if (run->started) {
             sim_turn(&run->sim);
         }
     }

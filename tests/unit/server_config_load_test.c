@@ -69,10 +69,10 @@ static void include_dir_reads_in_mosquittos_order(void **state)
     char text[256];
     make_directory("conf.d");
     /* Each file has a warning, so the order shows. */
-    write_file("conf.d/b.conf", "persistence true\n");
-    write_file("conf.d/B.conf", "\npersistence true\nnonsense\n");
-    write_file("conf.d/00.conf", "persistence true\ninclude_dir /tmp\n");
-    write_file("conf.d/a.conf", "persistence true\nlistener 1886\nmax_connections 6\n");
+    write_file("conf.d/b.conf", "memory_limit 1\n");
+    write_file("conf.d/B.conf", "\nmemory_limit 1\nnonsense\n");
+    write_file("conf.d/00.conf", "memory_limit 1\ninclude_dir /tmp\n");
+    write_file("conf.d/a.conf", "memory_limit 1\nlistener 1886\nmax_connections 6\n");
     write_file("conf.d/a.conf.bak", "nonsense\n");
     (void)snprintf(text, sizeof text,
                    "allow_anonymous true\nlistener 1884\ninclude_dir %s/conf.d\nmax_connections 4\n"
@@ -83,16 +83,12 @@ static void include_dir_reads_in_mosquittos_order(void **state)
     assert_int_equal(load("main.conf", NULL, 0, &config), STATUS_INVALID);
     assert_string_equal(
         reports.text,
-        "00.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
-        "retained messages are kept in memory only\n"
+        "00.conf W1: \"memory_limit\" is known but not served yet and has no effect\n"
         "00.conf W2: \"include_dir\" in an included file has no effect\n"
-        "a.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
-        "retained messages are kept in memory only\n"
-        "B.conf W2: \"persistence true\" is not served yet and has no effect: sessions and "
-        "retained messages are kept in memory only\n"
+        "a.conf W1: \"memory_limit\" is known but not served yet and has no effect\n"
+        "B.conf W2: \"memory_limit\" is known but not served yet and has no effect\n"
         "B.conf E3: unknown key \"nonsense\"\n"
-        "b.conf W1: \"persistence true\" is not served yet and has no effect: sessions and "
-        "retained messages are kept in memory only\n"
+        "b.conf W1: \"memory_limit\" is known but not served yet and has no effect\n"
         "main.conf E5: bad value \"9\" for \"max_qos\": expected a number from 0 to 2\n");
 
     write_file("conf.d/B.conf", "max_qos 0\n"); /* of no listener: each file begins outside any */

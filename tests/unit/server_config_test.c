@@ -70,6 +70,8 @@ static void defaults_are_as_documented(void **state)
     assert_true(config->persistent_client_expiration_s == UINT64_MAX);
     assert_null(config->clientid_prefixes);
     assert_null(config->response_information);
+    assert_false(config->persistence);
+    assert_null(config->persistence_location);
     assert_int_equal(config->connect_timeout_s, 10);
     assert_int_equal(config->handshake_timeout_s, 10);
     assert_int_equal(config->websocket_ping_interval_s, 25);
@@ -273,6 +275,9 @@ static void values_of_every_kind(void **state)
                                  "queue_qos0_messages true\n"
                                  "clientid_prefixes two words # and this\n"
                                  "response_information reply/%c\n"
+                                 "persistence true\n"
+                                 "persistence_location /var/lib/dunlin\n"
+                                 "persistence_file d.db\n"
                                  "pid_file /run/dunlin.pid\n"
                                  "user dunlin\n"
                                  "check_retain_source false\n"
@@ -293,6 +298,9 @@ static void values_of_every_kind(void **state)
     assert_true(config->queue_qos0_messages);
     assert_string_equal(config->clientid_prefixes, "two words # and this");
     assert_string_equal(config->response_information, "reply/%c");
+    assert_true(config->persistence);
+    assert_string_equal(config->persistence_location, "/var/lib/dunlin");
+    assert_string_equal(config->persistence_file, "d.db");
     assert_string_equal(config->pid_file, "/run/dunlin.pid");
     assert_string_equal(config->user, "dunlin");
     assert_int_equal(config->websocket_ping_interval_s, 0);
@@ -534,11 +542,10 @@ static void known_keys_warn_or_refuse(void **state)
     check_reports(OPEN "persistence maybe\n", STATUS_INVALID,
                   "E3: bad value \"maybe\" for \"persistence\": expected true or false\n");
     check_reports(
-        OPEN "persistence true\nconnection cloud\naddress a:1883\ntopic # both 2\n"
-             "remote_password secret\nauth_opt_host x\nautosave_interval 5\n",
+        OPEN "memory_limit 1\nconnection cloud\naddress a:1883\ntopic # both 2\n"
+             "remote_password secret\nauth_opt_host x\nautosave_interval 5\nhttp_dir x\n",
         STATUS_OK,
-        "W3: \"persistence true\" is not served yet and has no effect: sessions and "
-        "retained messages are kept in memory only\n"
+        "W3: \"memory_limit\" is known but not served yet and has no effect\n"
         "W4: \"connection\" is known but not served yet and has no effect: there are no "
         "bridges\n"
         "W5: \"address\" is known but not served yet and has no effect: there are no "
@@ -548,7 +555,8 @@ static void known_keys_warn_or_refuse(void **state)
         "W7: \"remote_password\" is known but not served yet and has no effect: there are "
         "no bridges\n"
         "W8: \"auth_opt_*\" is known but not served yet and has no effect\n"
-        "W9: \"autosave_interval\" is known but not served yet and has no effect\n");
+        "W10: \"http_dir\" is known but not served yet and has no effect: no files are "
+        "served\n");
     static const char *const refused[] = {"password_file", "acl_file", "plugin",       "psk_file",
                                           "auth_plugin",   "psk_hint", "global_plugin"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
