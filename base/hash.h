@@ -19,4 +19,10 @@ uint64_t hash_bytes(const struct hash_seed *seed, struct bytes bytes);
  * instance. */
 uint64_t hash_bytes_salted(const struct hash_seed *seed, uint64_t salt, struct bytes bytes);
 
+/*
+ * A few instructions, no seed: whoever chooses the bytes can make them collide. Only for tables in
+ * which a collision costs a longer way and never a longer chain.
+ */
+uint64_t hash_quick(struct bytes bytes);
+
 #endif

@@ -30,7 +30,8 @@ static void on_match(void *ctx, const struct subscription *subscription)
 
 bool core_accepts_topic(const struct core *core, struct bytes topic)
 {
-    return topic_level_count(topic) <= core->options.topic_levels_max;
+    uint32_t max = core->options.topic_levels_max;
+    return topic.len < max || topic_level_count(topic) <= max; /* a short one need not be counted */
 }
 
 /* Brings the message to all who want it. With `packet_id` it is a QoS 2 exchange of `from`. */

@@ -166,6 +166,34 @@ struct topic_node *topic_tree_find(const struct topic_tree *tree, struct bytes t
     return node;
 }
 
+static void link_first(struct topic_node *node)
+{
+    node->prev = NULL;
+    node->next = node->parent->first_child;
+    if (node->next != NULL) {
+        node->next->prev = node;
+    }
+    node->parent->first_child = node;
+}
+
+static void unlink_sibling(struct topic_node *node)
+{
+    if (node->prev != NULL) {
+        node->prev->next = node->next;
+    } else {
+        node->parent->first_child = node->next;
+    }
+    if (node->next != NULL) {
+        node->next->prev = node->prev;
+    }
+}
+
+void topic_node_to_front(struct topic_node *node)
+{
+    unlink_sibling(node);
+    link_first(node);
+}
+
 static enum status add_child(struct topic_tree *tree, struct topic_node *parent, struct bytes level,
                              struct topic_node **out)
 {
@@ -184,11 +212,7 @@ static enum status add_child(struct topic_tree *tree, struct topic_node *parent,
     }
     node->hash = hash_of(tree, parent, level);
     node->parent = parent;
-    node->next = parent->first_child;
-    if (node->next != NULL) {
-        node->next->prev = node;
-    }
-    parent->first_child = node;
+    link_first(node);
     table_insert(tree, node->hash, node);
     tree->node_count++;
     *out = node;
@@ -200,14 +224,7 @@ static void remove_node(struct topic_tree *tree, struct topic_node *node)
     if (tree->forget != NULL) {
         tree->forget(node);
     }
-    if (node->prev != NULL) {
-        node->prev->next = node->next;
-    } else {
-        node->parent->first_child = node->next;
-    }
-    if (node->next != NULL) {
-        node->next->prev = node->prev;
-    }
+    unlink_sibling(node);
     table_remove(tree, node);
     tree->node_count--;
     mem_free(node);

@@ -73,12 +73,18 @@ static inline void *topic_node_user(const struct topic_node *node)
     return (void *)(uintptr_t)node->rest;
 }
 
+/* The level of a node in a tree of so many user_bytes. */
+static inline struct bytes topic_node_level_behind(const struct topic_node *node, size_t user_bytes)
+{
+    uint16_t len;
+    memcpy(&len, node->rest + user_bytes, sizeof len);
+    return bytes_of(node->rest + user_bytes + sizeof len, len);
+}
+
 static inline struct bytes topic_node_level(const struct topic_tree *tree,
                                             const struct topic_node *node)
 {
-    uint16_t len;
-    memcpy(&len, node->rest + tree->user_bytes, sizeof len);
-    return bytes_of(node->rest + tree->user_bytes + sizeof len, len);
+    return topic_node_level_behind(node, tree->user_bytes);
 }
 
 /*
@@ -97,6 +103,9 @@ struct topic_node *topic_tree_find(const struct topic_tree *tree, struct bytes t
 /* The child of `parent` named `level`, or NULL. A parent without children costs no hash. */
 struct topic_node *topic_tree_child(const struct topic_tree *tree, const struct topic_node *parent,
                                     struct bytes level);
+
+/* Makes a node other than the root its parent's first child. */
+void topic_node_to_front(struct topic_node *node);
 
 /* Adds one use. */
 void topic_tree_hold(struct topic_node *node);

@@ -17,6 +17,9 @@ static const uint32_t NOWHERE = UINT32_MAX;
  * array has a capacity that is a power of two; above LIST_SCAN_MAX it is followed, in the same
  * allocation, by an index of 2 * capacity slots with linear probing: position + 1 of the subscriber
  * that hashes there, 0 = free.
+ *
+ * This is the user's area of a topic_node, which has one use while its list is not empty. Of the
+ * node's children "#" comes first, then "+", so that a match finds them without a look-up.
  */
 struct list {
     union {
@@ -24,41 +27,59 @@ struct list {
         struct subscription *items; /* capacity > 0; owned */
     };
     uint32_t count;
-    uint32_t capacity;
+    uint8_t capacity_bits; /* capacity 2 to the power of it; 0: none */
+    bool has_hash;         /* the node's children, not the list */
+    bool has_plus;
 };
 
-/* The user's area of a topic_node. A node has one use while its list is not empty. */
-struct filter_node {
-    struct topic_node *plus; /* the children that a match needs without a look-up */
-    struct topic_node *hash;
-    struct list list;
+enum { ROUTES = 4096, ROUTE_LISTS_MAX = 4, ROUTE_TOPIC_MAX = 76 };
+
+/*
+ * What a topic matched last, valid while the trie stays as it is: publishers repeat themselves.
+ * Each topic has one place, which it shares with others. It takes the place with its second message
+ * in a row, so that a stream of ever different topics costs a comparison and no more.
+ */
+struct route {
+    uint64_t version; /* of the trie when it was filled; 0: it is not */
+    uint64_t hash;    /* of the topic that came last */
+    const struct list *lists[ROUTE_LISTS_MAX];
+    uint16_t topic_len;
+    uint16_t list_count;
+    uint8_t topic[ROUTE_TOPIC_MAX];
 };
 
 struct topic_trie {
     struct topic_tree tree;
     size_t count;
+    uint64_t version; /* counts what changes matches */
+    struct route *routes;
     bool matching;
 };
 
-static struct filter_node *filter_of(const struct topic_node *node)
+static struct list *list_of(const struct topic_node *node)
 {
     return topic_node_user(node);
 }
 
+static uint32_t capacity_of(const struct list *list)
+{
+    return list->capacity_bits == 0 ? 0 : UINT32_C(1) << list->capacity_bits;
+}
+
 static struct subscription *list_items(const struct list *list)
 {
-    return list->capacity == 0 ? (struct subscription *)(uintptr_t)&list->one : list->items;
+    return list->capacity_bits == 0 ? (struct subscription *)(uintptr_t)&list->one : list->items;
 }
 
 static uint32_t *index_of(const struct list *list)
 {
-    return list->capacity > LIST_SCAN_MAX ? (uint32_t *)(void *)(list->items + list->capacity)
-                                          : NULL;
+    uint32_t capacity = capacity_of(list);
+    return capacity > LIST_SCAN_MAX ? (uint32_t *)(void *)(list->items + capacity) : NULL;
 }
 
 static uint32_t index_mask(const struct list *list)
 {
-    return 2 * list->capacity - 1;
+    return 2 * capacity_of(list) - 1;
 }
 
 /* Addresses decide only where in the index a subscriber is found, never an order. */
@@ -109,21 +130,23 @@ static uint32_t list_find(const struct list *list, const void *subscriber)
     return NOWHERE;
 }
 
-/* Moves the subscriptions to an array of `capacity`, with an index when it is long. */
-static enum status list_resize(struct list *list, uint32_t capacity)
+/* Moves the subscriptions to an array of 2 to the power of `bits`, with an index when it is long.
+ */
+static enum status list_resize(struct list *list, uint8_t bits)
 {
+    size_t capacity = (size_t)1 << bits;
     size_t items_bytes = capacity * sizeof(struct subscription);
-    size_t index_bytes = capacity > LIST_SCAN_MAX ? 2 * (size_t)capacity * sizeof(uint32_t) : 0;
+    size_t index_bytes = capacity > LIST_SCAN_MAX ? 2 * capacity * sizeof(uint32_t) : 0;
     struct subscription *items = mem_alloc(items_bytes + index_bytes);
     if (items == NULL) {
         return STATUS_NO_MEMORY;
     }
     memcpy(items, list_items(list), list->count * sizeof *items);
-    if (list->capacity != 0) {
+    if (list->capacity_bits != 0) {
         mem_free(list->items);
     }
     list->items = items;
-    list->capacity = capacity;
+    list->capacity_bits = bits;
     uint32_t *index = index_of(list);
     if (index != NULL) {
         memset(index, 0, index_bytes);
@@ -136,11 +159,11 @@ static enum status list_resize(struct list *list, uint32_t capacity)
 
 static enum status list_add(struct list *list, const struct subscription *subscription)
 {
-    if (list->count == (list->capacity == 0 ? 1 : list->capacity)) {
+    if (list->count == UINT32_C(1) << list->capacity_bits) {
         if (list->count >= LIST_MAX) {
             return STATUS_LIMIT;
         }
-        enum status status = list_resize(list, list->count * 2);
+        enum status status = list_resize(list, (uint8_t)(list->capacity_bits + 1));
         if (status != STATUS_OK) {
             return status;
         }
@@ -156,7 +179,7 @@ static enum status list_add(struct list *list, const struct subscription *subscr
 /* Gives memory back when the array is far too long. Failing to do so harms nothing. */
 static void list_shrink(struct list *list)
 {
-    if (list->capacity == 0) {
+    if (list->capacity_bits == 0) {
         return;
     }
     if (list->count <= 1) {
@@ -164,10 +187,10 @@ static void list_shrink(struct list *list)
         if (list->count == 1) {
             list->one = items[0];
         }
-        list->capacity = 0;
+        list->capacity_bits = 0;
         mem_free(items);
-    } else if (list->count <= list->capacity / 4) {
-        enum status status = list_resize(list, list->capacity / 2);
+    } else if (list->count <= capacity_of(list) / 4) {
+        enum status status = list_resize(list, (uint8_t)(list->capacity_bits - 1));
         (void)status;
     }
 }
@@ -188,33 +211,51 @@ static void list_remove(struct list *list, uint32_t position)
     list_shrink(list);
 }
 
-/* The parent stops pointing at a wildcard child that goes. */
+static bool node_is(const struct topic_node *node, const char *level)
+{
+    return bytes_equal_string(topic_node_level_behind(node, sizeof(struct list)), level);
+}
+
+static const struct topic_node *hash_child(const struct topic_node *node)
+{
+    return list_of(node)->has_hash ? node->first_child : NULL;
+}
+
+static const struct topic_node *plus_child(const struct topic_node *node)
+{
+    const struct list *list = list_of(node);
+    if (!list->has_plus) {
+        return NULL;
+    }
+    return list->has_hash ? node->first_child->next : node->first_child;
+}
+
+/* The parent learns that a wildcard child goes. */
 static void forget(struct topic_node *node)
 {
-    struct filter_node *filter = filter_of(node);
-    if (filter->list.capacity != 0) {
-        mem_free(filter->list.items);
+    const struct list *list = list_of(node);
+    if (list->capacity_bits != 0) {
+        mem_free(list->items);
     }
     if (node->parent != NULL) {
-        struct filter_node *parent = filter_of(node->parent);
-        if (parent->plus == node) {
-            parent->plus = NULL;
-        }
-        if (parent->hash == node) {
-            parent->hash = NULL;
-        }
+        struct list *parent = list_of(node->parent);
+        parent->has_hash = parent->has_hash && !node_is(node, "#");
+        parent->has_plus = parent->has_plus && !node_is(node, "+");
     }
 }
 
-/* Points the parents on the path of `node` at their wildcard children. */
-static void link_wildcards(const struct topic_tree *tree, struct topic_node *node)
+/* Puts the wildcard children on the path of `node` in front of what has been added. */
+static void order_wildcards(const struct topic_tree *tree, struct topic_node *node)
 {
     for (; node->parent != NULL; node = node->parent) {
-        struct bytes level = topic_node_level(tree, node);
-        if (bytes_equal_string(level, "+")) {
-            filter_of(node->parent)->plus = node;
-        } else if (bytes_equal_string(level, "#")) {
-            filter_of(node->parent)->hash = node;
+        struct list *parent = list_of(node->parent);
+        parent->has_hash = parent->has_hash || node_is(node, "#");
+        parent->has_plus = parent->has_plus || node_is(node, "+");
+        if (parent->has_plus) {
+            topic_node_to_front(topic_tree_child(tree, node->parent, bytes_of_string("+")));
+        }
+        if (parent->has_hash) {
+            topic_node_to_front(topic_tree_child(tree, node->parent, bytes_of_string("#")));
         }
     }
 }
@@ -227,12 +268,15 @@ enum status topic_trie_create(const struct hash_seed *seed, size_t nodes_max,
     if (trie == NULL) {
         return STATUS_NO_MEMORY;
     }
-    enum status status =
-        topic_tree_init(&trie->tree, seed, nodes_max, sizeof(struct filter_node), forget);
-    if (status != STATUS_OK) {
+    trie->routes =
+        mem_zalloc(ROUTES * sizeof *trie->routes); /* pages that are not used cost nothing */
+    if (trie->routes == NULL ||
+        topic_tree_init(&trie->tree, seed, nodes_max, sizeof(struct list), forget) != STATUS_OK) {
+        mem_free(trie->routes);
         mem_free(trie);
-        return status;
+        return STATUS_NO_MEMORY;
     }
+    trie->version = 1;
     *out = trie;
     return STATUS_OK;
 }
@@ -242,6 +286,7 @@ void topic_trie_destroy(struct topic_trie *trie)
     if (trie != NULL) {
         ENSURE(!trie->matching);
         topic_tree_fini(&trie->tree);
+        mem_free(trie->routes);
         mem_free(trie);
     }
 }
@@ -256,7 +301,7 @@ enum status topic_trie_add(struct topic_trie *trie, struct bytes filter,
     if (status != STATUS_OK) {
         return status;
     }
-    struct list *list = &filter_of(node)->list;
+    struct list *list = list_of(node);
     uint32_t position = list_find(list, subscription->subscriber);
     if (position != NOWHERE) {
         list_items(list)[position] = *subscription;
@@ -270,8 +315,9 @@ enum status topic_trie_add(struct topic_trie *trie, struct bytes filter,
         return status;
     }
     trie->count++;
+    trie->version++;
     if (list->count == 1) {
-        link_wildcards(&trie->tree, node); /* and the use that put added stays */
+        order_wildcards(&trie->tree, node); /* and the use that put added stays */
     } else {
         topic_tree_release(&trie->tree, node);
     }
@@ -285,13 +331,14 @@ enum status topic_trie_remove(struct topic_trie *trie, struct bytes filter, cons
     if (node == NULL) {
         return STATUS_NOT_FOUND;
     }
-    struct list *list = &filter_of(node)->list;
+    struct list *list = list_of(node);
     uint32_t position = list_find(list, subscriber);
     if (position == NOWHERE) {
         return STATUS_NOT_FOUND;
     }
     list_remove(list, position);
     trie->count--;
+    trie->version++;
     if (list->count == 0) {
         topic_tree_release(&trie->tree, node);
     }
@@ -305,7 +352,7 @@ const struct subscription *topic_trie_find(const struct topic_trie *trie, struct
     if (node == NULL) {
         return NULL;
     }
-    const struct list *list = &filter_of(node)->list;
+    const struct list *list = list_of(node);
     uint32_t position = list_find(list, subscriber);
     return position == NOWHERE ? NULL : &list_items(list)[position];
 }
@@ -315,7 +362,8 @@ struct match {
     struct topic_trie *trie;
     topic_trie_match_fn *on_match;
     void *ctx;
-    size_t level_count; /* of the whole topic, also beyond TOPIC_LEVELS_MAX */
+    struct route *route; /* to be filled; NULL when what was found is not to be remembered */
+    size_t level_count;  /* of the whole topic, also beyond TOPIC_LEVELS_MAX */
     size_t branch_count;
     struct bytes levels[TOPIC_LEVELS_MAX];
     struct branch {
@@ -324,13 +372,27 @@ struct match {
     } branches[TOPIC_LEVELS_MAX + 1];
 };
 
-static void report(const struct match *match, const struct topic_node *node)
+static void report_list(const struct list *list, topic_trie_match_fn *on_match, void *ctx)
 {
-    const struct list *list = &filter_of(node)->list;
     const struct subscription *items = list_items(list);
     for (uint32_t i = 0; i < list->count; i++) {
-        match->on_match(match->ctx, &items[i]);
+        on_match(ctx, &items[i]);
     }
+}
+
+static void report(struct match *match, const struct topic_node *node)
+{
+    const struct list *list = list_of(node);
+    struct route *route = match->route;
+    if (list->count == 0) {
+        return;
+    }
+    if (route != NULL && route->list_count < ROUTE_LISTS_MAX) {
+        route->lists[route->list_count++] = list;
+    } else {
+        match->route = NULL;
+    }
+    report_list(list, match->on_match, match->ctx);
 }
 
 static void split(struct match *match, struct bytes topic)
@@ -351,10 +413,11 @@ static void walk(struct match *match, const struct topic_node *node, size_t dept
 {
     const struct topic_tree *tree = &match->trie->tree;
     while (node != NULL) {
-        const struct filter_node *filter = filter_of(node);
+        const struct topic_node *hash = hash_child(node);
+        const struct topic_node *plus = plus_child(node);
         bool wild = !(hidden && depth == 0);
-        if (filter->hash != NULL && wild) {
-            report(match, filter->hash); /* "a/#" matches "a" too (4.7.1.2) */
+        if (hash != NULL && wild) {
+            report(match, hash); /* "a/#" matches "a" too (4.7.1.2) */
         }
         if (depth == match->level_count) {
             report(match, node);
@@ -363,12 +426,57 @@ static void walk(struct match *match, const struct topic_node *node, size_t dept
         if (depth == TOPIC_LEVELS_MAX) {
             return; /* no filter is deeper */
         }
-        if (filter->plus != NULL && wild) {
-            match->branches[match->branch_count++] = (struct branch){filter->plus, depth + 1};
+        if (plus != NULL && wild) {
+            match->branches[match->branch_count++] = (struct branch){plus, depth + 1};
         }
         node = topic_tree_child(tree, node, match->levels[depth]);
         depth++;
     }
+}
+
+/* Walks the tree, and fills `route` with what it finds unless it is NULL. */
+static void search(struct topic_trie *trie, struct bytes topic, struct route *route,
+                   topic_trie_match_fn *on_match, void *ctx)
+{
+    struct match match; /* large; only what is used is written */
+    match.trie = trie;
+    match.on_match = on_match;
+    match.ctx = ctx;
+    match.route = route;
+    match.branch_count = 0;
+    split(&match, topic);
+    bool hidden = topic.len != 0 && topic.data[0] == '$';
+    walk(&match, trie->tree.root, 0, hidden);
+    /* The deepest branch is taken first, so there is never more than one of each depth. */
+    while (match.branch_count != 0) {
+        struct branch branch = match.branches[--match.branch_count];
+        walk(&match, branch.node, branch.depth, hidden);
+    }
+    if (match.route != NULL) {
+        match.route->version = trie->version;
+    }
+}
+
+/* True when `route` holds what `topic` matches now. */
+static bool route_is(const struct topic_trie *trie, const struct route *route, uint64_t hash,
+                     struct bytes topic)
+{
+    return route->version == trie->version && route->hash == hash &&
+           bytes_equal(bytes_of(route->topic, route->topic_len), topic);
+}
+
+/* Where to remember `topic`, or NULL: it is too long, or this is the first time. */
+static struct route *route_take(struct route *route, uint64_t hash, struct bytes topic)
+{
+    route->version = 0;
+    if (topic.len > ROUTE_TOPIC_MAX || route->hash != hash) {
+        route->hash = hash;
+        return NULL;
+    }
+    bytes_copy(route->topic, topic);
+    route->topic_len = (uint16_t)topic.len;
+    route->list_count = 0;
+    return route;
 }
 
 void topic_trie_match(struct topic_trie *trie, struct bytes topic, topic_trie_match_fn *on_match,
@@ -377,20 +485,16 @@ void topic_trie_match(struct topic_trie *trie, struct bytes topic, topic_trie_ma
     if (trie->count == 0) {
         return;
     }
-    struct match match; /* large; only what is used is written */
-    match.trie = trie;
-    match.on_match = on_match;
-    match.ctx = ctx;
-    match.branch_count = 0;
-    split(&match, topic);
+    uint64_t hash = hash_quick(topic);
+    struct route *route = &trie->routes[hash % ROUTES];
     bool nested = trie->matching;
     trie->matching = true;
-    bool hidden = topic.len != 0 && topic.data[0] == '$';
-    walk(&match, trie->tree.root, 0, hidden);
-    /* The deepest branch is taken first, so there is never more than one of each depth. */
-    while (match.branch_count != 0) {
-        struct branch branch = match.branches[--match.branch_count];
-        walk(&match, branch.node, branch.depth, hidden);
+    if (route_is(trie, route, hash, topic)) {
+        for (size_t i = 0; i < route->list_count; i++) {
+            report_list(route->lists[i], on_match, ctx);
+        }
+    } else {
+        search(trie, topic, nested ? NULL : route_take(route, hash, topic), on_match, ctx);
     }
     trie->matching = nested;
 }
@@ -408,8 +512,7 @@ size_t topic_trie_node_count(const struct topic_trie *trie)
 static void check_list(const struct list *list)
 {
     const struct subscription *items = list_items(list);
-    ENSURE(list->capacity == 0 ? list->count <= 1 : list->count <= list->capacity);
-    ENSURE((list->capacity & (list->capacity - 1)) == 0 && list->capacity != 1);
+    ENSURE(list->count <= UINT32_C(1) << list->capacity_bits);
     for (uint32_t i = 0; i < list->count; i++) {
         ENSURE(items[i].subscriber != NULL);
         ENSURE(list_find(list, items[i].subscriber) == i);
@@ -428,15 +531,15 @@ void topic_trie_check(const struct topic_trie *trie)
 {
     size_t count = 0;
     topic_tree_check(&trie->tree);
-    ENSURE(filter_of(trie->tree.root)->list.count == 0);
+    ENSURE(list_of(trie->tree.root)->count == 0);
     for (const struct topic_node *node = trie->tree.root; node != NULL;
          node = topic_tree_next(node)) {
-        const struct filter_node *filter = filter_of(node);
-        check_list(&filter->list);
-        count += filter->list.count;
-        ENSURE(node->uses == (filter->list.count != 0));
-        ENSURE(filter->plus == topic_tree_child(&trie->tree, node, bytes_of_string("+")));
-        ENSURE(filter->hash == topic_tree_child(&trie->tree, node, bytes_of_string("#")));
+        const struct list *list = list_of(node);
+        check_list(list);
+        count += list->count;
+        ENSURE(node->uses == (list->count != 0));
+        ENSURE(plus_child(node) == topic_tree_child(&trie->tree, node, bytes_of_string("+")));
+        ENSURE(hash_child(node) == topic_tree_child(&trie->tree, node, bytes_of_string("#")));
     }
     ENSURE(count == trie->count);
 }

@@ -6,7 +6,8 @@
  *
  *   Cost       add, find, remove: O(L) hash look-ups and O(1) in the node's list, however many
  *              subscribers share the filter. match: O(min(2^L, nodes) + matches), no allocation.
- *              L = levels, at most TOPIC_LEVELS_MAX.
+ *              L = levels, at most TOPIC_LEVELS_MAX. A topic that is matched again while no
+ *              subscription has come or gone: O(matches), one look.
  *   Memory     One node per distinct filter prefix; its first subscription costs nothing more,
  *              others 16 bytes each (24 to 48 in lists of more than 32). remove prunes empty nodes.
  *   Threads    None of its own. All calls come from the thread that runs the core.

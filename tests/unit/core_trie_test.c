@@ -51,10 +51,19 @@ static void collect(void *ctx, const struct subscription *subscription)
     matches->items[matches->count++] = *subscription;
 }
 
+/* The second time a topic is remembered, from the third on matches come from memory: they must be
+ * the same, in the same order. */
 static size_t match(struct topic_trie *trie, const char *topic, struct matches *matches)
 {
+    static struct matches again;
     matches->count = 0;
     topic_trie_match(trie, text(topic), collect, matches);
+    for (unsigned i = 0; i < 2; i++) {
+        again.count = 0;
+        topic_trie_match(trie, text(topic), collect, &again);
+        assert_int_equal(again.count, matches->count);
+        assert_memory_equal(again.items, matches->items, again.count * sizeof again.items[0]);
+    }
     return matches->count;
 }
 
@@ -107,6 +116,54 @@ static void finds_what_the_specification_says(void **state)
         topic_trie_check(trie);
         topic_trie_destroy(trie);
     }
+}
+
+/* A topic that was remembered follows every change. */
+static void remembered_topics_follow_changes(void **state)
+{
+    (void)state;
+    static struct matches matches;
+    struct topic_trie *trie = create(100);
+    add(trie, "x", 0, 0);
+    assert_int_equal(match_count(trie, "a/b"), 0);
+    add(trie, "a/b", 1, 7);
+    assert_int_equal(match_count(trie, "a/b"), 1);
+    assert_true(add(trie, "a/b", 1, 8));
+    assert_int_equal(match(trie, "a/b", &matches), 1);
+    assert_int_equal(matches.items[0].identifier, 8);
+    for (unsigned i = 2; i < 100; i++) { /* the list moves, an index comes and goes */
+        add(trie, "a/b", i, i);
+        assert_int_equal(match_count(trie, "a/b"), i);
+    }
+    add(trie, "a/#", 1, 0);
+    add(trie, "+/b", 1, 0);
+    add(trie, "#", 1, 0);
+    add(trie, "+/+", 1, 0); /* the fifth list: too many to be remembered */
+    assert_int_equal(match_count(trie, "a/b"), 103);
+    drop(trie, "#", 1);
+    assert_int_equal(match_count(trie, "a/b"), 102);
+    for (unsigned i = 1; i < 100; i++) {
+        drop(trie, "a/b", i);
+        assert_int_equal(match_count(trie, "a/b"), 102 - i);
+    }
+    topic_trie_check(trie);
+    topic_trie_destroy(trie);
+}
+
+static void long_topics_are_not_remembered(void **state)
+{
+    (void)state;
+    char topic[200] = {0};
+    struct topic_trie *trie = create(1000);
+    add(trie, "#", 1, 0);
+    for (size_t len = 1; len < sizeof topic; len++) {
+        topic[len - 1] = len % 9 == 0 ? '/' : 'a';
+        assert_int_equal(match_count(trie, topic), 1);
+        add(trie, topic, 2, 0);
+        assert_int_equal(match_count(trie, topic), 2);
+    }
+    topic_trie_check(trie);
+    topic_trie_destroy(trie);
 }
 
 static void replaces_what_a_subscriber_had(void **state)
@@ -375,7 +432,7 @@ static void failed_allocations_leave_the_trie_unchanged(void **state)
 {
     (void)state;
     struct topic_trie *trie = NULL;
-    for (uint64_t n = 1; n <= 3; n++) {
+    for (uint64_t n = 1; n <= 4; n++) {
         mem_fail_at(n);
         assert_int_equal(topic_trie_create(&test_seed, 10, &trie), STATUS_NO_MEMORY);
         assert_null(trie);
@@ -458,6 +515,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_the_specification_says),
+        cmocka_unit_test(remembered_topics_follow_changes),
+        cmocka_unit_test(long_topics_are_not_remembered),
         cmocka_unit_test(replaces_what_a_subscriber_had),
         cmocka_unit_test(keeps_all_of_a_subscription),
         cmocka_unit_test(removing_what_is_not_there_changes_nothing),

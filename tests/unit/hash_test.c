@@ -55,11 +55,30 @@ static void seed_and_salt_change_everything(void **state)
                 hash_bytes(&seeds[0], bytes_of_string("level")));
 }
 
+/* Neither an end of a few bytes nor their number goes under. */
+static void the_quick_hash_sees_every_byte(void **state)
+{
+    (void)state;
+    uint8_t input[40] = {0};
+    uint64_t seen[40];
+    for (size_t len = 0; len < sizeof input; len++) {
+        seen[len] = hash_quick(bytes_of(input, len));
+        for (size_t i = 0; i < len; i++) {
+            assert_true(seen[i] != seen[len]);
+            input[i] = 1;
+            assert_true(hash_quick(bytes_of(input, len)) != seen[len]);
+            input[i] = 0;
+        }
+    }
+    assert_true(hash_quick(BYTES_EMPTY) == seen[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_siphash_1_3),
         cmocka_unit_test(seed_and_salt_change_everything),
+        cmocka_unit_test(the_quick_hash_sees_every_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
