@@ -243,6 +243,33 @@ static bool choose_alias(struct mqtt_client *client, struct mqtt_publish_out *pu
     return publish->topic_alias != 0 && !is_known;
 }
 
+static void count_publish(struct mqtt_client *client, const struct message *message)
+{
+    client->clients->stats.packets_sent++;
+    client->clients->stats.publish_sent++;
+    client->clients->stats.publish_bytes_sent += message->payload_len;
+}
+
+/* One copy of what the message has encoded already, where that is what this client gets. */
+static bool send_shared(struct mqtt_client *client, const struct core_delivery *delivery,
+                        struct output *output)
+{
+    enum { FLAG_RETAIN = 0x01 };
+    struct bytes packet = message_packet(delivery->message);
+    if (delivery->qos != 0 || client->version == MQTT_VERSION_5 || packet.len == 0 ||
+        delivery->message->payload_len >= OUTPUT_REFERENCE_MIN ||
+        !client_takes_size(client, packet.len)) {
+        return false;
+    }
+    uint8_t *at = output_take(output, packet.len);
+    memcpy(at, packet.data, packet.len);
+    if (delivery->retain) {
+        at[0] |= FLAG_RETAIN;
+    }
+    count_publish(client, delivery->message);
+    return true;
+}
+
 static void send_publish(struct mqtt_client *client, const struct core_delivery *delivery,
                          struct output *output)
 {
@@ -279,9 +306,7 @@ static void send_publish(struct mqtt_client *client, const struct core_delivery 
         output_add(output, message_properties(message), &message->shared);
     }
     output_add(output, payload, &message->shared);
-    client->clients->stats.packets_sent++;
-    client->clients->stats.publish_sent++;
-    client->clients->stats.publish_bytes_sent += payload.len;
+    count_publish(client, message);
 }
 
 static void send_pubrel(struct mqtt_client *client, const struct core_delivery *delivery,
@@ -340,7 +365,7 @@ static void send_deliveries(struct mqtt_client *client, uint64_t now_ms, struct 
         }
         if (delivery.message == NULL) {
             send_pubrel(client, &delivery, output);
-        } else {
+        } else if (!send_shared(client, &delivery, output)) {
             send_publish(client, &delivery, output);
         }
     }

@@ -1,10 +1,25 @@
 #include "message.h"
 
 #include "mem.h"
+#include "mqtt.h"
 
 static void message_destroy(struct shared *object)
 {
     mem_free(object);
+}
+
+static void write_head(struct message *message)
+{
+    size_t remaining = 2 + (size_t)message->topic_len + message->payload_len;
+    if (message->properties_len != 0 || remaining > MQTT_REMAINING_LENGTH_MAX) {
+        return;
+    }
+    message->head_len = (uint8_t)(1 + mqtt_varint_len((uint32_t)remaining) + 2);
+    struct writer writer =
+        writer_of(message->head + MESSAGE_HEAD_MAX - message->head_len, message->head_len);
+    mqtt_header_encode(&writer, MQTT_PUBLISH, 0, (uint32_t)remaining);
+    writer_u16(&writer, message->topic_len);
+    ENSURE(writer_ok(&writer) && writer_room(&writer) == 0);
 }
 
 enum status message_create(struct bytes topic, size_t properties_len, struct bytes payload,
@@ -14,7 +29,8 @@ enum status message_create(struct bytes topic, size_t properties_len, struct byt
     if (topic.len > UINT16_MAX || properties_len > UINT32_MAX || payload.len > UINT32_MAX) {
         return STATUS_LIMIT;
     }
-    struct message *message = mem_alloc(sizeof *message + topic.len + properties_len + payload.len);
+    struct message *message =
+        mem_alloc(offsetof(struct message, data) + topic.len + properties_len + payload.len);
     if (message == NULL) {
         return STATUS_NO_MEMORY;
     }
@@ -25,6 +41,7 @@ enum status message_create(struct bytes topic, size_t properties_len, struct byt
         .properties_len = (uint32_t)properties_len,
         .topic_len = (uint16_t)topic.len,
     };
+    write_head(message);
     bytes_copy(message->data, topic);
     if (payload.data != NULL) {
         bytes_copy(message_payload_area(message), payload);

@@ -7,7 +7,7 @@
  * half-written outputs each hold one reference; transport/ holds it through `shared` without
  * knowing what it is.
  *
- *   Memory     64 bytes + topic + properties + payload.
+ *   Memory     69 bytes + topic + properties + payload.
  *   Threads    One loop (see shared.h).
  */
 #ifndef CORE_MESSAGE_H
@@ -22,6 +22,8 @@
 
 #define MESSAGE_EXPIRES_NEVER UINT64_MAX
 
+enum { MESSAGE_HEAD_MAX = 7 }; /* the fixed header of a PUBLISH and the length of its topic */
+
 struct message {
     struct shared shared; /* first: a message is handed to transport/ as its `shared` */
     uint64_t sequence;    /* global order of arrival; set by the core when it accepts the message */
@@ -34,6 +36,8 @@ struct message {
     uint8_t qos;
     bool retain;    /* the RETAIN flag as published */
     bool is_stored; /* the store has it, or is about to */
+    uint8_t head_len;
+    uint8_t head[MESSAGE_HEAD_MAX]; /* the last head_len of them: see message_packet */
     uint8_t data[];
 };
 
@@ -77,10 +81,23 @@ static inline struct bytes message_payload(const struct message *message)
                     message->payload_len);
 }
 
+/*
+ * The message as the PUBLISH that most subscribers get, of which the encoding is thus shared: QoS
+ * 0, not retained, MQTT 3.1 or 3.1.1. Empty when there are properties, because those stand in
+ * between, or when it is too long to be sent.
+ */
+static inline struct bytes message_packet(const struct message *message)
+{
+    size_t at = offsetof(struct message, data) - message->head_len;
+    size_t len = message->head_len + (size_t)message->topic_len + message->payload_len;
+    return bytes_of((const uint8_t *)message + at, message->head_len == 0 ? 0 : len);
+}
+
 /* Bytes of memory that the message takes: what queues and limits count. */
 static inline size_t message_size(const struct message *message)
 {
-    return sizeof *message + message->topic_len + message->properties_len + message->payload_len;
+    return offsetof(struct message, data) + message->topic_len + message->properties_len +
+           message->payload_len;
 }
 
 /* True from the moment that the expiry interval has passed (3.3.2.3.3). */

@@ -7,6 +7,7 @@
 
 #include "mem.h"
 #include "message.h"
+#include "mqtt_publish.h"
 
 static void lays_out_topic_properties_and_payload(void **state)
 {
@@ -18,7 +19,7 @@ static void lays_out_topic_properties_and_payload(void **state)
     assert_true(bytes_equal_string(message_topic(message), "a/b"));
     assert_true(bytes_equal(message_properties(message), bytes_of("\x01\x01\x02\x03", 4)));
     assert_true(bytes_equal_string(message_payload(message), "payload"));
-    assert_int_equal(message_size(message), sizeof *message + 3 + 4 + 7);
+    assert_int_equal(message_size(message), offsetof(struct message, data) + 3 + 4 + 7);
     assert_true(message->expires_at_ms == MESSAGE_EXPIRES_NEVER);
     assert_true(message->sequence == 0 && message->publisher_id == 0 && message->qos == 0);
     assert_false(message->retain);
@@ -35,6 +36,49 @@ static void leaves_a_payload_in_pieces_to_the_caller(void **state)
     memcpy(message_payload_area(message) + 3, "def", 3);
     assert_true(bytes_equal_string(message_payload(message), "abcdef"));
     assert_true(bytes_equal_string(message_topic(message), "t"));
+    message_release(message);
+}
+
+/* Whatever its lengths, the message is what the encoder makes of it for a client of MQTT 3.1.1. */
+static void is_a_packet(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0,   1,     121,   122,   123,     124,
+                                   125, 16377, 16378, 16379, 2097147, 2097148};
+    static uint8_t payload[2097148];
+    static uint8_t expected[sizeof payload + 16];
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct message *message = NULL;
+        memset(payload, (int)i, sizeof payload);
+        struct mqtt_publish_out publish = {.topic = bytes_of_string("a/b"),
+                                           .payload_len = sizes[i]};
+        struct writer writer = writer_of(expected, sizeof expected);
+        mqtt_publish_encode_head(&writer, &publish, MQTT_VERSION_3_1_1);
+        writer_bytes(&writer, bytes_of(payload, sizes[i]));
+        assert_int_equal(message_create(publish.topic, 0, bytes_of(payload, sizes[i]), &message),
+                         STATUS_OK);
+        struct bytes packet = message_packet(message);
+        assert_int_equal(packet.len, writer_len(&writer));
+        assert_memory_equal(packet.data, expected, packet.len);
+        message_release(message);
+    }
+}
+
+static void is_no_packet_with_properties_or_too_long(void **state)
+{
+    (void)state;
+    struct message *message = NULL;
+    assert_int_equal(message_create(bytes_of_string("t"), 2, BYTES_EMPTY, &message), STATUS_OK);
+    assert_int_equal(message_packet(message).len, 0);
+    message_release(message);
+    size_t fits = MQTT_REMAINING_LENGTH_MAX - 3;
+    assert_int_equal(message_create(bytes_of_string("t"), 0, bytes_of(NULL, fits), &message),
+                     STATUS_OK);
+    assert_int_equal(message_packet(message).len, 1 + 4 + MQTT_REMAINING_LENGTH_MAX);
+    message_release(message);
+    assert_int_equal(message_create(bytes_of_string("t"), 0, bytes_of(NULL, fits + 1), &message),
+                     STATUS_OK);
+    assert_int_equal(message_packet(message).len, 0);
     message_release(message);
 }
 
@@ -94,7 +138,7 @@ static void refuses_what_does_not_fit(void **state)
 static void stays_small(void **state)
 {
     (void)state;
-    assert_true(sizeof(struct message) <= 64);
+    assert_true(offsetof(struct message, data) <= 72);
 }
 
 int main(void)
@@ -102,6 +146,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lays_out_topic_properties_and_payload),
         cmocka_unit_test(leaves_a_payload_in_pieces_to_the_caller),
+        cmocka_unit_test(is_a_packet),
+        cmocka_unit_test(is_no_packet_with_properties_or_too_long),
         cmocka_unit_test(lives_until_the_last_reference_goes),
         cmocka_unit_test(expires_at_its_time_and_not_before),
         cmocka_unit_test(refuses_what_does_not_fit),
