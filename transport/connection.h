@@ -29,8 +29,7 @@ struct connection;
 struct listener;
 
 enum {
-    CONNECTION_READ_BYTES = 64 * 1024, /* one read, and the most that one on_bytes gets */
-    CONNECTION_READS_PER_TURN = 4,     /* then the others have their turn */
+    CONNECTION_READ_BYTES = 64 * 1024, /* a connection's share of a turn, and of one on_bytes */
     CONNECTION_UNSENT_PAUSE =
         256 * 1024,                /* a peer that leaves more than this unread is not read from */
     CONNECTION_ADDRESS_BYTES = 64, /* room for any peer address text */

@@ -94,7 +94,6 @@ struct connection {
     bool aborting : 1;       /* connection_abort was called; done at the end of the turn */
     bool reading : 1;        /* uv_read_start is in force */
     bool paused : 1;         /* by the user */
-    bool turn_full : 1;      /* has read its share of this turn */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
     bool passed_on : 1;      /* another loop has the client: here only the handle is closed */
     uint8_t pings_unanswered : 2;
@@ -163,9 +162,6 @@ void connection_on_timer(struct connection *connection);
 
 /* Reads or stops reading as state and flags ask for. */
 void connection_update_reading(struct connection *connection);
-
-/* Lets a connection that has read its share read again. */
-void connection_new_turn(struct connection *connection);
 
 /* connection_write.c */
 

@@ -16,11 +16,22 @@ struct ws_feed {
     char reason[WS_CONTROL_MAX + 1];
 };
 
+/*
+ * One read in a turn, so that no connection keeps the others waiting. libuv would go on until the
+ * socket is empty; without a buffer it leaves off, and the kernel reports the rest in the next
+ * turn.
+ */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     const struct connection *connection = (const struct connection *)handle;
+    struct transport_loop *loop = connection_loop(connection);
     (void)suggested;
-    *buf = uv_buf_init((char *)connection_loop(connection)->read_buffer, CONNECTION_READ_BYTES);
+    if (loop->reader == connection) {
+        *buf = uv_buf_init(NULL, 0);
+    } else {
+        loop->reader = connection;
+        *buf = uv_buf_init((char *)loop->read_buffer, CONNECTION_READ_BYTES);
+    }
 }
 
 static bool may_deliver(const struct connection *connection)
@@ -402,24 +413,6 @@ static void receive(struct connection *connection, struct bytes bytes)
     }
 }
 
-/* One connection may not keep the others waiting: after its share it is stopped until the end of
- * the turn. libuv reads from one connection until it is empty or stopped, so that the loop need
- * only count for the one that reads now. */
-static void count_read(struct connection *connection)
-{
-    struct transport_loop *loop = connection_loop(connection);
-    if (loop->reader != connection) {
-        loop->reader = connection;
-        loop->reads = 0;
-    }
-    loop->reads++;
-    if (loop->reads >= CONNECTION_READS_PER_TURN && connection_is_live(connection)) {
-        connection->turn_full = true;
-        connection_update_reading(connection);
-        loop_queue_flush(loop, connection);
-    }
-}
-
 static bool lingers_too_long(struct connection *connection, size_t len)
 {
     struct connection_extra *extra = connection->extra;
@@ -433,7 +426,7 @@ static bool lingers_too_long(struct connection *connection, size_t len)
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
 {
     struct connection *connection = (struct connection *)stream;
-    if (len == 0) {
+    if (len == 0 || len == UV_ENOBUFS) {
         return;
     }
     if (len < 0) {
@@ -460,12 +453,11 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
         return;
     }
     receive(connection, bytes_of(buf->base, (size_t)len));
-    count_read(connection);
 }
 
 void connection_update_reading(struct connection *connection)
 {
-    bool wanted = connection_is_live(connection) && !connection->turn_full;
+    bool wanted = connection_is_live(connection);
     if (connection->state == CONNECTION_OPEN &&
         (connection->paused || connection_unsent_bytes(connection) > CONNECTION_UNSENT_PAUSE)) {
         wanted = false;
@@ -475,13 +467,5 @@ void connection_update_reading(struct connection *connection)
     } else if (!wanted && connection->reading && connection->state != CONNECTION_CLOSED) {
         (void)uv_read_stop(&connection->io.stream);
         connection->reading = false;
-    }
-}
-
-void connection_new_turn(struct connection *connection)
-{
-    if (connection->turn_full) {
-        connection->turn_full = false;
-        connection_update_reading(connection);
     }
 }

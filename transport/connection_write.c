@@ -524,7 +524,6 @@ void connection_flush(struct connection *connection)
     if (connection->state == CONNECTION_CLOSED) {
         return;
     }
-    connection_new_turn(connection);
     if (connection->aborting) {
         connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "closed by the server");
     } else if (connection->writes_in_progress != 0) {

@@ -35,7 +35,6 @@ struct transport_loop {
     struct listener *listeners;
     struct connection *flush_first, **flush_last; /* linked by next_flush */
     const struct connection *reader; /* the last that has read in this turn; never looked into */
-    unsigned reads;                  /* of `reader`, without another in between */
 
     struct transport_statistics statistics; /* changed with loop_count */
     struct transport_loop *const *joined;   /* all that share clients, this one too; NULL: alone */
