@@ -3,8 +3,8 @@
 
     bench.py --build-dir build [--repeat 2] [--floor PATH] [--json FILE] [--markdown FILE] [SCENARIO...]
 
-A SCENARIO is a name, a section or a pattern of names ("pairs*", "tls", "idle-ws"); without any all but the section
-`scaling` run. Every broker is started anew for every run, on CPU 0, with the generator on CPU 1; each scenario visits
+A SCENARIO is a name, a section or a pattern of names ("pairs*", "tls", "idle-ws", "*" for all); without any all but
+the section `scaling` run. Every broker is started anew for every run, on CPU 0, with the generator on CPU 1; each scenario visits
 all brokers before it repeats, so that a machine that slows down slows down everybody. Figures are medians of the
 repeats, except for lost messages, of which the worst run counts.
 """
@@ -41,6 +41,7 @@ class Row:
         self.title = title
         self.field = field
         self.reach = reach  # ("ratio", x): at most x times the floor; ("max", x); ("min", x)
+        self.group = None  # of a scaling row
 
 
 class Scenario:
@@ -94,7 +95,10 @@ def storm(name, transport, title, reach=None, arguments=""):
 
 
 def scaling(name, title, arguments, basic=False):
-    return Scenario(name, "scaling", arguments, "tcp", [Row(SCALING, title, "broker_us")], basic=basic)
+    """`name` ends in the size; the first scenario of a name is what its larger ones are compared with."""
+    row = Row(SCALING, title, "broker_us")
+    row.group = name.rpartition("-")[0]
+    return Scenario(name, "scaling", arguments, "tcp", [row], basic=basic)
 
 
 def all_scenarios():
@@ -185,7 +189,7 @@ def all_scenarios():
     for count in (100, 1000, 10_000, 100_000, 1_000_000):
         result.append(scaling(f"scale-subscriptions-{count}", f"{count:,} subscriptions",
                               f"subscriptions --publishers 10 --subscriptions {count} "
-                              f"--subscribers {min(1000, count // 10)}"))
+                              "--subscribers 10"))
     for count in (10, 100, 1000, 10_000, 18_000):
         result.append(scaling(f"scale-connections-{count}", f"5 busy pairs among {count:,} connections",
                               f"pairs --pairs 5 --bystanders {count - 10}", basic=True))
@@ -511,13 +515,23 @@ def verdict(row, results, subject):
     return shown, wanted + mark
 
 
+def growth(row, outcome, subject, smallest):
+    """How much dearer than with the first size of its group; 1x is flat."""
+    value = comparable(outcome.get(subject), row.field)
+    first = smallest.setdefault(row.group, value)
+    return f"{figure(value / first)}x the first" if value and first else ""
+
+
 def tables(scenarios, results, names, subject):
     """[(section, header, lines)] in the order in which sections first appear."""
     sections = {}
+    smallest = {}
     for scenario in scenarios:
         for row in scenario.rows:
             outcome = results[scenario.name]
             shown, wanted = verdict(row, outcome, subject)
+            if row.group is not None:
+                wanted = growth(row, outcome, subject, smallest)
             cells = [row.title] + [cell(outcome.get(name), row.field) for name in names]
             sections.setdefault(row.section, []).append(cells + [shown, wanted])
     header = ["scenario"] + names + [f"{subject} / floor", "to reach"]
@@ -580,7 +594,7 @@ def find_brokers(options):
         brokers.append(External(argument, options.broker_transports.split(",")))
     dunlin = options.dunlin or os.path.join(options.build_dir, "dunlin")
     if os.access(dunlin, os.X_OK):
-        extra = "".join(f"{line}\n" for line in options.set)
+        extra = "".join(f"{line}\n" for line in ["max_subscriptions 0"] + options.set)
         brokers.append(ConfiguredBroker("dunlin", command_version([dunlin, "--version"], ""), dunlin, extra))
     else:
         print(f"no {dunlin}: it is left out", file=sys.stderr)
@@ -624,9 +638,25 @@ def parse_arguments():
     parser.add_argument("--duration-ms", type=int, default=3000)
     parser.add_argument("--warmup-ms", type=int, default=500)
     parser.add_argument("--json", help="write every merged report to this file")
-    parser.add_argument("--markdown", help="write the tables to this file")
+    parser.add_argument("--markdown", help="write the tables to this file; into one that exists, between its marks")
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     return parser.parse_args()
+
+
+BEGIN_MARK = "<!-- begin of what ./dev bench writes -->\n"
+END_MARK = "<!-- end of what ./dev bench writes -->\n"
+
+
+def around_marks(path):
+    """What a file has outside its marks, which stays; nothing when there is no such file."""
+    if not os.path.exists(path):
+        return "", ""
+    with open(path, encoding="utf-8") as file:
+        before, begin, rest = file.read().partition(BEGIN_MARK)
+    _, end, after = rest.partition(END_MARK)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no marks to write between: {BEGIN_MARK.strip()} ... {END_MARK.strip()}")
+    return before + begin, end + after
 
 
 def write_files(options, head, made, results):
@@ -635,10 +665,12 @@ def write_files(options, head, made, results):
             json.dump({"about": head, "results": results}, file, indent=1)
             file.write("\n")
     if options.markdown:
+        text = "\n".join(head) + "\n"
+        for section, header, lines in made:
+            text += f"\n### {section}\n\n{render(header, lines)}\n"
+        before, after = around_marks(options.markdown)
         with open(options.markdown, "w", encoding="utf-8") as file:
-            file.write("\n".join(head) + "\n")
-            for section, header, lines in made:
-                file.write(f"\n## {section}\n\n{render(header, lines)}\n")
+            file.write(before + text + after)
 
 
 def main():
@@ -653,6 +685,8 @@ def main():
     brokers = find_brokers(options)
     if not brokers:
         raise SystemExit("no broker to measure")
+    if options.markdown:
+        around_marks(options.markdown)  # better now than after an hour
     names = [broker.name for broker in brokers]
     subject = "dunlin" if "dunlin" in names else names[-1]
     head = machine(brokers, options)
