@@ -216,7 +216,7 @@ static struct share_group *find_group(const struct recovery *recovery,
 
 static size_t memory_of(const struct store_message *message)
 {
-    return sizeof(struct message) + message->topic.len + message->properties_len +
+    return offsetof(struct message, data) + message->topic.len + message->properties_len +
            message->payload_len;
 }
 
