@@ -117,8 +117,13 @@ static void on_store_failed(void *ctx, const char *why)
 
 struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
 {
-    return (struct core_effects){clients, on_output_ready, on_session_lost, on_committed,
-                                 on_store_failed};
+    return (struct core_effects){
+        .ctx = clients,
+        .output_ready = on_output_ready,
+        .session_lost = on_session_lost,
+        .committed = on_committed,
+        .store_failed = on_store_failed,
+    };
 }
 
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)

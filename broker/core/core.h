@@ -67,6 +67,9 @@ struct core_effects {
     void (*committed)(void *ctx, uint64_t ticket);
     /* The store has failed: nothing more can be promised, so the process must stop. */
     void (*store_failed)(void *ctx, const char *why);
+    /* May the session that was given this `reader` get messages of `topic`? Only asked for sessions
+     * that have one. */
+    bool (*may_read)(void *ctx, struct shared *reader, struct bytes topic);
 };
 
 /* Figures for $SYS and metrics; all but the gauges count since the start. */
@@ -140,6 +143,9 @@ struct core_connect {
     uint32_t session_expiry_s;
     uint16_t receive_maximum;     /* the client's; at least 1 */
     const struct core_will *will; /* NULL = none */
+    /* What the session is allowed to read, also while its client is away: effects.may_read is asked
+     * with it. NULL = everything. The core takes a reference. */
+    struct shared *reader;
     void *client;
 };
 
@@ -163,6 +169,9 @@ struct bytes core_session_client_id(const struct session *session);
 
 /* A number that names this session and no other, never 0. */
 uint64_t core_session_number(const struct session *session);
+
+/* From now on the session is held to `reader`, of which a reference is taken; NULL: to nothing. */
+void core_session_set_reader(struct session *session, struct shared *reader);
 
 /* Changes the expiry at DISCONNECT (3.14.2.2.2); the caller has checked that it may. */
 void core_session_set_expiry(struct core *core, struct session *session, uint32_t expiry_s);

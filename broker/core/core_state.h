@@ -97,6 +97,7 @@ struct session {
     struct share_member *queue_members; /* of them those of queues */
     struct session_will *will;
     struct session_durable *durable; /* NULL: it ends with the process; owned */
+    struct shared *reader; /* what effects.may_read is asked with; NULL: it may read everything */
     struct timer timer; /* will delay or expiry, whichever is earlier; armed while disconnected */
     uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
     size_t inflight_bytes;  /* of the messages in window */
@@ -165,6 +166,12 @@ struct retained_scan {
 /* router.c: core_publish within another call. */
 MUST_USE enum mqtt_reason router_publish(struct core *core, uint64_t now_ms, struct session *from,
                                          struct message *message);
+static inline bool session_may_read(const struct core *core, const struct session *session,
+                                    const struct message *message)
+{
+    return session->reader == NULL ||
+           core->effects.may_read(core->effects.ctx, session->reader, message_topic(message));
+}
 
 /* session.c */
 

@@ -222,7 +222,8 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
         return CORE_AGAIN;
     }
     if (step == RETAINED_AGAIN || message->sequence > scan->sequence ||
-        (scan->no_local && message->publisher_id == session->number)) {
+        (scan->no_local && message->publisher_id == session->number) ||
+        !session_may_read(core, session, message)) {
         return CORE_AGAIN;
     }
     struct slot slot = {.message = message_hold(message),

@@ -515,9 +515,11 @@ static void distribute(struct core *core, struct session *session,
             message_release(items[next].message);
         }
         next = at + 1;
-        if (items[at].message != NULL) {
+        /* While the session was read back nobody knew what its client may read. */
+        if (items[at].message != NULL && session_may_read(core, session, items[at].message)) {
             fill_slot(core, session, slot, &items[at]);
         } else {
+            message_release(items[at].message);
             give_up_slot(core, session, slot);
             lost = true;
         }

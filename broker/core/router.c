@@ -24,6 +24,9 @@ static void on_match(void *ctx, const struct subscription *subscription)
     if (subscription->no_local && session == route->from) {
         return; /* [MQTT-3.8.3-3] */
     }
+    if (!session_may_read(route->core, session, route->message)) {
+        return;
+    }
     route->matched = true;
     session_enqueue(route->core, session, route->message, subscription, NULL);
 }

@@ -51,6 +51,13 @@ static void free_will(struct session_will *will)
     }
 }
 
+void core_session_set_reader(struct session *session, struct shared *reader)
+{
+    struct shared *before = session->reader;
+    session->reader = reader == NULL ? NULL : shared_hold(reader);
+    shared_release(before);
+}
+
 static void drop_will(struct session *session)
 {
     free_will(session->will);
@@ -86,6 +93,7 @@ void session_forget(struct core *core, struct session *session)
     session_drop_subscriptions(core, session);
     timer_cancel(&core->wheel, &session->timer);
     drop_will(session);
+    core_session_set_reader(session, NULL);
     session_clear_queue(core, session);
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         slot_release(core, session, slot_window_at(&session->window, i));
@@ -268,6 +276,7 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
     timer_cancel(&core->wheel, &session->timer);
     session->expires_at_ms = TIMER_NEVER;
     session->expiry_s = expiry_s;
+    core_session_set_reader(session, connect->reader);
     session->receive_maximum = connect->receive_maximum;
     session->client = connect->client;
     resume(session);

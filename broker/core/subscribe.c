@@ -203,7 +203,8 @@ static struct share_member *choose_member(struct core *core, struct share_group 
     for (uint32_t i = 0; i < range.count && (i < SHARE_CHOICES || best == NULL); i++) {
         struct share_member *member = group->members[range.first + (start + i) % range.count];
         struct session *session = member->session;
-        if (session == except || session_is_full(core, session, message)) {
+        if (session == except || session_is_full(core, session, message) ||
+            !session_may_read(core, session, message)) {
             continue;
         }
         if (session->queue.count < SHARE_BACKLOG_SMALL) {
