@@ -234,6 +234,11 @@ void *channel_begin_small(struct channel *channel, uint32_t kind, size_t bytes)
     return begin_record(channel->current, kind);
 }
 
+void *channel_current(struct channel *channel)
+{
+    return &channel->current->data[channel->current->len / sizeof(struct record)] + 1;
+}
+
 void channel_end(struct channel *channel, size_t bytes, size_t elsewhere_bytes)
 {
     struct chunk *chunk = channel->current;
@@ -313,7 +318,7 @@ static void finish_reading(struct channel *channel)
     list_append(&channel->done, chunk, &chunk->next);
 }
 
-const void *channel_next(struct channel *channel, uint32_t *kind, size_t *bytes)
+void *channel_next(struct channel *channel, uint32_t *kind, size_t *bytes)
 {
     while (channel->reading != NULL && channel->at == channel->reading->len) {
         finish_reading(channel);
@@ -324,7 +329,7 @@ const void *channel_next(struct channel *channel, uint32_t *kind, size_t *bytes)
             return NULL;
         }
     }
-    const struct record *record = &channel->reading->data[channel->at / sizeof *record];
+    struct record *record = &channel->reading->data[channel->at / sizeof *record];
     channel->at += sizeof *record + rounded(record->bytes);
     *kind = record->kind;
     *bytes = record->bytes;

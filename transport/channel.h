@@ -65,6 +65,9 @@ MUST_USE void *channel_begin(struct channel *channel, uint32_t kind, size_t byte
  * other: how things end can always be said. */
 void *channel_begin_small(struct channel *channel, uint32_t kind, size_t bytes);
 
+/* Sender: the record that was begun last and is not ended. */
+void *channel_current(struct channel *channel);
+
 /* Sender: the record has `bytes`, and stands for so many more in memory elsewhere. */
 void channel_end(struct channel *channel, size_t bytes, size_t elsewhere_bytes);
 
@@ -76,7 +79,7 @@ void channel_publish(struct channel *channel);
 MUST_USE bool channel_is_behind(struct channel *channel);
 
 /* Receiver: the next record, borrowed until the next call; NULL: nothing is there. */
-MUST_USE const void *channel_next(struct channel *channel, uint32_t *kind, size_t *bytes);
+MUST_USE void *channel_next(struct channel *channel, uint32_t *kind, size_t *bytes);
 
 /* Receiver: on_batch is to be called again in the next turn. For one that stops early. */
 void channel_again(struct channel *channel);

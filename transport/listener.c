@@ -122,7 +122,7 @@ static void accept_and_close(struct listener *listener, const char *reason)
 static void accept_waiting(struct listener *listener)
 {
     uint64_t sockets_max = listener->options.sockets_max;
-    if (sockets_max != 0 && loop_sockets_of_all(listener->loop) >= sockets_max) {
+    if (sockets_max != 0 && transport_loop_sockets(listener->loop) >= sockets_max) {
         accept_and_close(listener, "no room for more sockets");
     } else if (connection_accept(listener) != STATUS_OK) {
         accept_and_close(listener, "out of memory");

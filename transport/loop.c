@@ -61,6 +61,9 @@ static void end_turn(struct transport_loop *loop)
         connection->on_flush_list = false;
         connection_flush(connection);
     }
+    if (loop->flushed != NULL) {
+        loop->flushed(loop->ctx);
+    }
     if (loop->flush_first != NULL) {
         (void)uv_idle_start(&loop->idle, on_idle);
     } else {
@@ -161,6 +164,7 @@ enum status transport_loop_create(const struct transport_loop_options *options,
     }
     loop->uv = options->uv;
     loop->turn_end = options->turn_end;
+    loop->flushed = options->flushed;
     loop->ctx = options->ctx;
     loop->flush_last = &loop->flush_first;
     loop->timer_ms = TIMER_NEVER;
@@ -187,6 +191,7 @@ void transport_loop_destroy(struct transport_loop *loop)
         return;
     }
     loop->turn_end = NULL;
+    loop->flushed = NULL;
     transport_loop_abort_all(loop, "the server stops");
     for (struct listener *l = loop->listeners, *next; l != NULL; l = next) {
         next = l->next; /* a follower without connections goes at once, the others in uv_run */

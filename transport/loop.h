@@ -34,6 +34,9 @@ struct transport_loop_options {
      * connections that have output. It runs at least twice a turn, so it must be cheap when there
      * is nothing to do. */
     void (*turn_end)(void *ctx);
+
+    /* Called when a flush is over; may be NULL. Between this and the next turn nothing happens. */
+    void (*flushed)(void *ctx);
     void *ctx;
 };
 
@@ -94,6 +97,9 @@ const struct transport_statistics *transport_loop_statistics(const struct transp
  * be of the same moment. */
 void transport_loop_add_statistics(const struct transport_loop *loop,
                                    struct transport_statistics *sum);
+
+/* Sockets of all joined loops, those on their way to one included: what sockets_max limits. */
+uint64_t transport_loop_sockets(const struct transport_loop *loop);
 
 /*
  * Makes the loops share their clients: one that is accepted by a listener of any of them goes to

@@ -22,6 +22,7 @@ struct listener_group;
 struct transport_loop {
     uv_loop_t *uv;
     void (*turn_end)(void *ctx);
+    void (*flushed)(void *ctx);
     void *ctx;
 
     uv_timer_t timer; /* for the wheel's next deadline */
@@ -70,9 +71,6 @@ static inline void loop_uncount(uint64_t *counter, uint64_t n)
 
 /* The loop that the next client of `loop` goes to. */
 struct transport_loop *loop_emptiest(struct transport_loop *loop);
-
-/* Sockets of all loops that share clients with this one. */
-uint64_t loop_sockets_of_all(const struct transport_loop *loop);
 
 /* Gives an accepted socket to another loop, which closes it if it cannot take it. The group holds a
  * place for it unless it is refused. Errors: STATUS_NO_MEMORY: the socket is still the caller's. */

@@ -50,7 +50,7 @@ struct transport_loop *loop_emptiest(struct transport_loop *loop)
     return best;
 }
 
-uint64_t loop_sockets_of_all(const struct transport_loop *loop)
+uint64_t transport_loop_sockets(const struct transport_loop *loop)
 {
     if (loop->joined == NULL) {
         return assigned(loop);

@@ -128,6 +128,7 @@ struct config {
     const char *persistence_file;     /* NULL: dunlin.db */
 
     /* The process */
+    uint32_t io_threads;     /* CONFIG_UNLIMITED: by the CPUs; 0 = one thread does everything */
     uint32_t sys_interval_s; /* 10; 0 = no $SYS topics */
     bool set_tcp_nodelay;    /* true */
     const char *pid_file;    /* NULL */

@@ -123,6 +123,7 @@ const struct config_key config_keys[] = {
     {"sys_interval", U32(0, 65535), AT_G(sys_interval_s), .initial = 10},
     {"pid_file", TEXT, AT_G(pid_file)},
     {"user", TEXT, AT_G(user)},
+    {"io_threads", U32(0, 64), AT_G(io_threads), .initial = UNLIMITED},
     {"set_tcp_nodelay", BOOL, AT_G(set_tcp_nodelay), .initial = true},
     {"persistence", BOOL, AT_G(persistence)},
     {"persistence_location", TEXT, AT_G(persistence_location)},

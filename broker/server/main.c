@@ -71,7 +71,7 @@ static int serve(const struct options *options, struct config *config, struct lo
         (pid_file == NULL || write_pid_file(pid_file, log)) &&
         (user == NULL || become_user(user, log_file, log)) &&
         server_open_store(server) == STATUS_OK) {
-        result = server_run(server) ? EXIT_SUCCESS : EXIT_FAILURE;
+        result = server_run(server) == STATUS_OK ? EXIT_SUCCESS : EXIT_FAILURE;
         if (pid_file != NULL && unlink(pid_file) != 0) {
             log_write(log, LOG_TYPE_WARNING, "cannot remove pid_file %s: %s", pid_file,
                       strerror(errno));

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 
+#include "link.h"
 #include "mem.h"
 #include "server_state.h"
 #include "timer_wheel.h"
@@ -19,7 +21,13 @@ enum { STOP_CLOSE_MS = 1000 };
 
 /* Open files that are not clients: the loop's own, the log, certificates that are read again. With
  * many listeners they count besides. */
-enum { RESERVED_FILES = 32, RESERVED_FILES_BESIDES_LISTENERS = 16 };
+enum {
+    RESERVED_FILES = 32,
+    RESERVED_FILES_BESIDES_LISTENERS = 16,
+    RESERVED_FILES_PER_THREAD = 8, /* its loop's, and sockets that are being passed on */
+};
+
+enum { IO_THREADS_DEFAULT_MAX = 16 };
 
 static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
@@ -62,17 +70,26 @@ static struct server *server_of(const uv_handle_t *handle)
     return handle->data;
 }
 
+struct transport_statistics server_statistics(const struct server *server)
+{
+    struct transport_statistics sum = *transport_loop_statistics(server->loop);
+    if (server->threads != NULL) {
+        server_threads_add_statistics(server, &sum);
+    }
+    return sum;
+}
+
 static void publish_figures(uv_timer_t *timer)
 {
     struct server *server = server_of((uv_handle_t *)timer);
-    const struct transport_statistics *transport = transport_loop_statistics(server->loop);
+    struct transport_statistics transport = server_statistics(server);
     struct mqtt_client_stats clients = mqtt_clients_stats(server->clients);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     struct sys_figures figures = {
         .core = core_stats(server->core),
         .uptime_s = (now_ms - server->started_ms) / 1000,
-        .bytes_received = transport->bytes_received,
-        .bytes_sent = transport->bytes_sent,
+        .bytes_received = transport.bytes_received,
+        .bytes_sent = transport.bytes_sent,
         .messages_received = clients.packets_received,
         .messages_sent = clients.packets_sent,
         .publish_received = clients.publish_received,
@@ -80,7 +97,7 @@ static void publish_figures(uv_timer_t *timer)
         .publish_bytes_received = clients.publish_bytes_received,
         .publish_bytes_sent = clients.publish_bytes_sent,
         .connections = clients.connections,
-        .sockets = transport->sockets_accepted,
+        .sockets = transport.sockets_accepted,
         .heap_bytes = mallinfo2().uordblks,
     };
     sys_topics_publish(server->sys_topics, now_ms, server->config->sys_interval_s, &figures);
@@ -88,11 +105,9 @@ static void publish_figures(uv_timer_t *timer)
 
 static void on_deadline(uv_timer_t *timer);
 
-/* Arms the one timer for whatever is due first. Runs at the end of each turn: what a turn did may
- * have moved it. */
-static void arm_deadline(void *ctx)
+/* Arms the one timer for whatever is due first: what a turn did may have moved it. */
+static void arm_deadline(struct server *server)
 {
-    struct server *server = ctx;
     uint64_t deadline_ms = core_next_deadline_ms(server->core);
     uint64_t clients_ms = mqtt_clients_next_deadline_ms(server->clients);
     deadline_ms = clients_ms < deadline_ms ? clients_ms : deadline_ms;
@@ -107,6 +122,15 @@ static void arm_deadline(void *ctx)
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     (void)uv_timer_start(&server->deadline_timer, on_deadline,
                          deadline_ms > now_ms ? deadline_ms - now_ms : 0, 0);
+}
+
+static void on_turn_end(void *ctx)
+{
+    struct server *server = ctx;
+    if (server->threads != NULL) {
+        server_threads_turn_end(server);
+    }
+    arm_deadline(server);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -143,15 +167,21 @@ static void on_drain_timeout(uv_timer_t *timer)
 static void drain(struct server *server)
 {
     server->draining = true;
+    if (server->threads != NULL) {
+        server_threads_stop_listening(server, STOP_CLOSE_MS);
+    }
     for (size_t i = 0; i < server->listener_count; i++) {
-        if (server->listeners[i].listener != NULL) {
+        if (server->listeners[i].listener != NULL && server->threads == NULL) {
             listener_limit_close_timeout(server->listeners[i].listener, STOP_CLOSE_MS);
+            listener_close(server->listeners[i].listener);
         }
-        listener_close(server->listeners[i].listener);
         server->listeners[i].listener = NULL;
     }
     (void)uv_timer_stop(&server->sys_timer);
     mqtt_clients_shut_down(server->clients, transport_loop_now_ms(server->loop));
+    if (server->threads != NULL) {
+        server_threads_close_all(server);
+    }
     transport_loop_close_all(server->loop, WEBSOCKET_GOING_AWAY, "the broker stops");
     (void)uv_timer_start(&server->drain_timer, on_drain_timeout, DRAIN_MS, 0);
 }
@@ -190,6 +220,9 @@ static void apply(struct server *server, struct config *config)
                       config->persistence_location);
     warn_when_changed(server, "persistence_file", server->config->persistence_file,
                       config->persistence_file);
+    if (server->config->io_threads != config->io_threads) {
+        log_write(server->log, LOG_TYPE_WARNING, "a change of io_threads needs a restart");
+    }
     if (config->sys_interval_s != server->config->sys_interval_s) {
         start_figures(server, config, UINT64_C(1000) * config->sys_interval_s);
     }
@@ -269,14 +302,39 @@ static enum status open_handles(struct server *server)
     return STATUS_OK;
 }
 
+/* Those that this process may run on, not those that the machine has. */
+static size_t usable_cpus(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+    return count < 1 ? 1 : (size_t)count;
+}
+
+/* One or two CPUs are best used by one thread: it does without what passing things on costs. */
+static size_t io_threads_of(const struct config *config)
+{
+    if (config->io_threads != CONFIG_UNLIMITED) {
+        return config->io_threads;
+    }
+    size_t cpus = usable_cpus();
+    if (cpus <= 2) {
+        return 0;
+    }
+    return cpus - 1 < IO_THREADS_DEFAULT_MAX ? cpus - 1 : IO_THREADS_DEFAULT_MAX;
+}
+
 static enum status create_broker(struct server *server)
 {
     struct transport_loop_options loop = {
-        .uv = &server->uv, .turn_end = arm_deadline, .ctx = server};
-    struct mqtt_host host = server_mqtt_host(server);
+        .uv = &server->uv, .turn_end = on_turn_end, .ctx = server};
+    size_t io_threads = io_threads_of(server->config);
+    struct mqtt_host host = io_threads == 0 ? server_mqtt_host(server) : link_mqtt_host(server);
     enum status status = server_open_store_handles(server);
     if (status == STATUS_OK) {
         status = transport_loop_create(&loop, &server->loop);
+    }
+    if (status == STATUS_OK && io_threads != 0) {
+        status = server_threads_create(server, io_threads);
     }
     if (status != STATUS_OK) {
         return status;
@@ -306,7 +364,8 @@ static uint64_t sockets_max_of(const struct config *config)
         return 0;
     }
     uint64_t files = limit.rlim_cur;
-    uint64_t reserved = config->listener_count + RESERVED_FILES_BESIDES_LISTENERS;
+    uint64_t reserved = config->listener_count + RESERVED_FILES_BESIDES_LISTENERS +
+                        RESERVED_FILES_PER_THREAD * io_threads_of(config);
     reserved = reserved < RESERVED_FILES ? RESERVED_FILES : reserved;
     return files >= 2 * reserved ? files - reserved : files / 2;
 }
@@ -340,12 +399,15 @@ enum status server_create(const struct options *options, struct config *config, 
     return STATUS_OK;
 }
 
-bool server_run(struct server *server)
+enum status server_run(struct server *server)
 {
+    if (server->threads != NULL && server_threads_start(server) != STATUS_OK) {
+        return STATUS_IO;
+    }
     start_figures(server, server->config, 0);
     (void)uv_run(&server->uv, UV_RUN_DEFAULT);
     log_write(server->log, LOG_TYPE_NOTICE, "stopped");
-    return !server->failed;
+    return server->failed ? STATUS_IO : STATUS_OK;
 }
 
 void server_destroy(struct server *server)
@@ -354,6 +416,7 @@ void server_destroy(struct server *server)
         return;
     }
     close_handles(server);
+    server_threads_destroy(server);
     /* Clients end when their connections do, and need the core for that; the connections still hold
      * messages. */
     transport_loop_destroy(server->loop);

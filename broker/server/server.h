@@ -2,7 +2,7 @@
  * server: the process around the core: listeners, clients, timers, signals, $SYS. The only room
  * that knows both the broker and the transport.
  *
- *   Threads    One loop does everything.
+ *   Threads    One, and as many as io_threads says for connections. All calls come from the first.
  */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
@@ -28,8 +28,8 @@ MUST_USE enum status server_create(const struct options *options, struct config 
 MUST_USE enum status server_open_store(struct server *server);
 
 /* Serves until SIGTERM or SIGINT, then drains: clients are told and closed, at most for some
- * seconds. False when it had to stop because of a failing disk. */
-bool server_run(struct server *server);
+ * seconds. Errors: STATUS_IO (no threads, or a disk that fails; the log says which). */
+MUST_USE enum status server_run(struct server *server);
 
 /* NULL is allowed. */
 void server_destroy(struct server *server);

@@ -1,13 +1,10 @@
 /*
- * Between a client and its connection. A client's link is its connection and a connection's user is
- * its client, so nothing stands between them in memory.
+ * Between a client and its connection when both are on one thread. A client's link is its
+ * connection and a connection's user is its client, so nothing stands between them in memory.
  */
-#include <string.h>
 #include <sys/random.h>
 
 #include "server_state.h"
-
-enum { FULL_WARNING_MS = 10 * 1000 };
 
 static struct server_listener *listener_of(const struct connection *connection)
 {
@@ -20,42 +17,15 @@ static uint64_t now_ms_of(const struct mqtt_client *client)
     return transport_loop_now_ms(listener_of(connection)->server->loop);
 }
 
-static const char *transport_name(const struct connection *connection)
-{
-    if (connection_is_websocket(connection)) {
-        return connection_is_tls(connection) ? "WebSocket with TLS" : "WebSocket";
-    }
-    return connection_is_tls(connection) ? "TLS" : "TCP";
-}
-
-static const char *protocol_name(enum mqtt_version version)
-{
-    switch (version) {
-    case MQTT_VERSION_3_1:
-        return "MQTT 3.1";
-    case MQTT_VERSION_3_1_1:
-        return "MQTT 3.1.1";
-    case MQTT_VERSION_5:
-        return "MQTT 5.0";
-    }
-    return NULL;
-}
-
 /* `address` is the memory that the result points to. */
-static struct log_client describe(const struct connection *connection,
-                                  const struct mqtt_client *client,
+static struct server_peer peer_of(const struct connection *connection,
                                   char address[CONNECTION_ADDRESS_BYTES])
 {
-    uint64_t now_ms = now_ms_of(client);
-    return (struct log_client){
-        .client_id = mqtt_client_id(client),
-        .user_name = mqtt_client_user_name(client),
+    return (struct server_peer){
+        .server = listener_of(connection)->server,
         .address = connection_peer_address(connection, address),
-        .transport = transport_name(connection),
-        .protocol = protocol_name(mqtt_client_version(client)),
-        .clean_start = mqtt_client_clean_start(client),
-        .keep_alive_s = mqtt_client_keep_alive_s(client),
-        .connected_ms = now_ms - mqtt_client_opened_ms(client),
+        .is_websocket = connection_is_websocket(connection),
+        .is_tls = connection_is_tls(connection),
     };
 }
 
@@ -65,7 +35,7 @@ static void wake(void *link)
 }
 
 /* RFC 6455, 7.4.1, for what MQTT says with a reason code. */
-static uint16_t websocket_code_of(enum mqtt_reason reason)
+uint16_t server_websocket_code(enum mqtt_reason reason)
 {
     switch (reason) {
     case MQTT_NORMAL_DISCONNECTION:
@@ -87,10 +57,14 @@ static uint16_t websocket_code_of(enum mqtt_reason reason)
     }
 }
 
+const char *server_close_text(enum mqtt_reason reason)
+{
+    return reason == MQTT_NORMAL_DISCONNECTION ? "" : mqtt_reason_name(reason);
+}
+
 static void close_link(void *link, enum mqtt_reason reason)
 {
-    connection_close(link, websocket_code_of(reason),
-                     reason == MQTT_NORMAL_DISCONNECTION ? "" : mqtt_reason_name(reason));
+    connection_close(link, server_websocket_code(reason), server_close_text(reason));
 }
 
 static void set_reading(void *link, bool reading)
@@ -107,74 +81,55 @@ static uint64_t last_inbound_ms(void *link)
     return connection_last_inbound_ms(link);
 }
 
-static void fill_random(void *ctx, uint8_t *out, size_t len)
+void server_random(void *ctx, uint8_t *out, size_t len)
 {
     (void)ctx;
     /* Up to 256 bytes come whole and uninterrupted once the pool is up (getrandom(2)). */
     ENSURE(len <= 256 && getrandom(out, len, 0) == (ssize_t)len);
 }
 
-static struct log *log_of(void *link)
+static struct server *server_of(const void *link)
 {
-    return listener_of(link)->server->log;
+    return listener_of(link)->server;
 }
 
 static void on_connected(void *link, const struct mqtt_client *client)
 {
     char address[CONNECTION_ADDRESS_BYTES];
-    struct log_client who = describe(link, client, address);
-    log_client_connected(log_of(link), &who);
+    struct server_peer peer = peer_of(link, address);
+    server_on_connected(&peer, client);
 }
 
 static void on_refused(void *link, const struct mqtt_client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
     char address[CONNECTION_ADDRESS_BYTES];
-    struct log_client who = describe(link, client, address);
-    who.client_id = client_id;
-    log_client_refused(log_of(link), &who, mqtt_reason_name(reason));
+    struct server_peer peer = peer_of(link, address);
+    server_on_refused(&peer, client, client_id, reason);
 }
 
 static void on_gone(void *link, const struct mqtt_client *client, const char *why)
 {
     char address[CONNECTION_ADDRESS_BYTES];
-    struct log_client who = describe(link, client, address);
-    log_client_disconnected(log_of(link), &who, why);
+    struct server_peer peer = peer_of(link, address);
+    server_on_gone(&peer, client, why);
 }
 
 static void on_subscribe(void *link, const struct mqtt_client *client, struct bytes filter,
                          enum mqtt_reason granted)
 {
-    struct log *log = log_of(link);
-    if (log_wants(log, LOG_TYPE_SUBSCRIBE)) {
-        struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
-                                     log_text("filter", filter),
-                                     log_number("reason_code", granted)};
-        log_event(log, LOG_TYPE_SUBSCRIBE, "subscribe", "subscription", fields,
-                  sizeof fields / sizeof *fields);
-    }
+    server_on_subscribe(server_of(link), client, filter, granted);
 }
 
 static void on_unsubscribe(void *link, const struct mqtt_client *client, struct bytes filter)
 {
-    struct log *log = log_of(link);
-    if (log_wants(log, LOG_TYPE_UNSUBSCRIBE)) {
-        struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
-                                     log_text("filter", filter)};
-        log_event(log, LOG_TYPE_UNSUBSCRIBE, "unsubscribe", "subscription ended", fields,
-                  sizeof fields / sizeof *fields);
-    }
+    server_on_unsubscribe(server_of(link), client, filter);
 }
 
 static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
-    struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
-                                 log_text("topic", topic),
-                                 log_string("reason", mqtt_reason_name(reason))};
-    log_event(log_of(link), LOG_TYPE_NOTICE, "publish_refused",
-              "refused to publish; more refusals of this client are not logged", fields,
-              sizeof fields / sizeof *fields);
+    server_on_publish_refused(server_of(link), client, topic, reason);
 }
 
 struct mqtt_host server_mqtt_host(struct server *server)
@@ -185,7 +140,7 @@ struct mqtt_host server_mqtt_host(struct server *server)
         .close = close_link,
         .set_reading = set_reading,
         .last_inbound_ms = last_inbound_ms,
-        .random = fill_random,
+        .random = server_random,
         .store_failed = server_store_failed,
         .on_connected = on_connected,
         .on_refused = on_refused,
@@ -238,32 +193,11 @@ static void on_close(void *user, const struct connection_end *end)
     mqtt_client_close(client, now_ms_of(client), end->text);
 }
 
-/* An operator must hear of it, and not once for each client. */
-static void warn_when_full(struct server *server)
-{
-    uint64_t now_ms = transport_loop_now_ms(server->loop);
-    uint64_t sockets = transport_loop_statistics(server->loop)->sockets_current;
-    if (server->sockets_max == 0 || sockets < server->sockets_max ||
-        (server->full_warning_ms != 0 && now_ms - server->full_warning_ms < FULL_WARNING_MS)) {
-        return;
-    }
-    server->full_warning_ms = now_ms;
-    log_write(server->log, LOG_TYPE_WARNING,
-              "clients are refused: %llu are connected, and the limit of open files (ulimit -n, "
-              "LimitNOFILE) allows no more",
-              (unsigned long long)sockets);
-}
-
 static void on_refused_connection(void *ctx, const char *peer_address, const char *reason)
 {
-    const struct server_listener *listener = ctx;
-    warn_when_full(listener->server);
-    if (!listener->server->config->log.connection_messages) {
-        return;
-    }
-    struct log_field fields[] = {log_string("address", peer_address), log_string("reason", reason)};
-    log_event(listener->server->log, LOG_TYPE_NOTICE, "connection_refused", "connection refused",
-              fields, sizeof fields / sizeof *fields);
+    struct server *server = ((const struct server_listener *)ctx)->server;
+    server_on_refused_connection(server, transport_loop_sockets(server->loop), peer_address,
+                                 reason);
 }
 
 struct connection_handler server_connection_handler(void)

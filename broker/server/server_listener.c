@@ -174,7 +174,9 @@ static enum status open_listener(struct server *server, const struct config_list
         options.port = listener_port(listener[-1].listener); /* both halves of a loopback pair */
     }
     char error[ERROR_BYTES] = "out of memory";
-    status = listener_create(server->loop, &options, &listener->listener, error, sizeof error);
+    status = server->threads == NULL
+                 ? listener_create(server->loop, &options, &listener->listener, error, sizeof error)
+                 : server_threads_listen(server, index, &options, error, sizeof error);
     tls_config_release(tls);
     if (status != STATUS_OK) {
         if (wanted->optional) {
@@ -258,11 +260,18 @@ static void take_settings(const struct config *config, const struct config_liste
     if (listener->listener == NULL) {
         return;
     }
-    if (tls != NULL) {
-        listener_set_tls(listener->listener, tls);
-    }
+    struct server *server = listener->server;
     struct listener_options options = options_of(config, wanted, listener, tls);
-    if (listener_configure(listener->listener, &options) != STATUS_OK) {
+    enum status status;
+    if (server->threads != NULL) {
+        status = server_threads_configure(server, (size_t)(listener - server->listeners), &options);
+    } else {
+        if (tls != NULL) {
+            listener_set_tls(listener->listener, tls);
+        }
+        status = listener_configure(listener->listener, &options);
+    }
+    if (status != STATUS_OK) {
         report_error(listener->server, wanted,
                      "out of memory: the listener keeps its origins and time limits; reload again");
     }

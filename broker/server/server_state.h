@@ -1,7 +1,8 @@
 /*
  * server_state: the structures behind server.h, for the server's own files: server.c (life,
  * signals, time), server_store.c (the store), server_listener.c (listeners and their settings),
- * server_host.c (between clients and connections), sys_topics.c.
+ * server_host.c (between clients and connections on one thread), link.h (on two), server_events.c
+ * (the log), sys_topics.c.
  */
 #ifndef SERVER_SERVER_STATE_H
 #define SERVER_SERVER_STATE_H
@@ -19,7 +20,9 @@
 /* One listener of the configuration and what its clients are held to. */
 struct server_listener {
     struct server *server;
-    struct listener *listener; /* NULL: an optional one that could not be opened */
+    /* NULL: an optional one that could not be opened, or closed. With I/O threads it is one of
+     * theirs. */
+    struct listener *listener;
     struct mqtt_settings *settings;
     bool use_subject; /* the certificate's whole subject is the user name, not its common name */
     uint32_t connections_max;
@@ -30,7 +33,8 @@ struct server {
     struct config *config;
     struct log *log;
     uv_loop_t uv;
-    struct transport_loop *loop;
+    struct transport_loop *loop;    /* without I/O threads the connections' too */
+    struct server_threads *threads; /* NULL: none */
     struct mqtt_clients *clients;
     struct core *core;
     struct store *store; /* NULL: persistence false */
@@ -75,8 +79,72 @@ void server_store_failed(void *ctx, const char *why);
  * run of the loop. */
 void server_close_store(struct server *server);
 
-/* server_host.c */
+/* server_host.c: without I/O threads */
 struct mqtt_host server_mqtt_host(struct server *server);
 struct connection_handler server_connection_handler(void);
+
+/* Fills `out` with at most 256 bytes that nobody can guess. */
+void server_random(void *ctx, uint8_t *out, size_t len);
+
+/* What a WebSocket Close says where MQTT has a reason code. */
+uint16_t server_websocket_code(enum mqtt_reason reason);
+const char *server_close_text(enum mqtt_reason reason);
+
+/*
+ * server_threads.c: with I/O threads
+ *
+ * server_threads_listen binds the listener of configuration `index`, whose other members are set.
+ * Errors: those of the transport; server_threads_destroy undoes what was done.
+ */
+MUST_USE enum status server_threads_create(struct server *server, size_t count);
+MUST_USE enum status server_threads_listen(struct server *server, size_t index,
+                                           struct listener_options *options, char *error,
+                                           size_t error_size);
+
+/* Errors: STATUS_IO (the system gives no thread; the log says so). */
+MUST_USE enum status server_threads_start(struct server *server);
+
+/* Takes over what a reload has changed about a listener, on all threads, before it returns. */
+MUST_USE enum status server_threads_configure(struct server *server, size_t index,
+                                              const struct listener_options *options);
+
+/* At the end of each turn of the broker's loop. */
+void server_threads_turn_end(struct server *server);
+
+void server_threads_add_statistics(const struct server *server, struct transport_statistics *sum);
+
+/* The two steps of an orderly end: before and after the clients are told. */
+void server_threads_stop_listening(struct server *server, uint32_t close_timeout_ms);
+void server_threads_close_all(struct server *server);
+
+/* Ends what is left at once, waits for the threads and frees them. */
+void server_threads_destroy(struct server *server);
+
+/* server_events.c: log lines */
+
+/* The other end of a connection. */
+struct server_peer {
+    struct server *server;
+    const char *address;
+    bool is_websocket, is_tls;
+};
+
+void server_on_connected(const struct server_peer *peer, const struct mqtt_client *client);
+void server_on_refused(const struct server_peer *peer, const struct mqtt_client *client,
+                       struct bytes client_id, enum mqtt_reason reason);
+void server_on_gone(const struct server_peer *peer, const struct mqtt_client *client,
+                    const char *why);
+void server_on_subscribe(struct server *server, const struct mqtt_client *client,
+                         struct bytes filter, enum mqtt_reason granted);
+void server_on_unsubscribe(struct server *server, const struct mqtt_client *client,
+                           struct bytes filter);
+void server_on_publish_refused(struct server *server, const struct mqtt_client *client,
+                               struct bytes topic, enum mqtt_reason reason);
+/* `sockets`: how many there were at that moment. */
+void server_on_refused_connection(struct server *server, uint64_t sockets, const char *peer_address,
+                                  const char *reason);
+
+/* server.c: of all loops together */
+struct transport_statistics server_statistics(const struct server *server);
 
 #endif

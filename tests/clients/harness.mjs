@@ -3,6 +3,7 @@
  *
  * The tests speak to a real process over real sockets. Which one is chosen by the environment:
  *   DUNLIN   path of the executable; default build/dunlin at the top of the tree
+ *   DUNLIN_CONFIG  configuration lines for every Dunlin of the run, such as `io_threads 2`
  *   BROKER   `mosquitto` runs Debian's mosquitto instead, so that a test can be compared with what
  *            another broker does
  */
@@ -25,6 +26,7 @@ export const transports = ['tcp', 'tls', 'ws', 'wss']
 export const executable = isMosquitto
     ? '/usr/sbin/mosquitto'
     : path.resolve(process.env.DUNLIN ?? path.join(here, '../../build/dunlin'))
+const everyConfig = isMosquitto ? [] : (process.env.DUNLIN_CONFIG ?? '').split('\n').filter(Boolean)
 const startTimeoutMs = 20_000
 const stopTimeoutMs = 20_000
 
@@ -165,7 +167,7 @@ export async function startBroker({
                 ? [...changed, ...listeners(ports)]
                 : ['allow_anonymous true', ...(isMosquitto ? ['user root'] : []), ...changed,
                     ...listenerLines(ports, mosquittoStyle)]
-            fs.writeFileSync(file, lines.join('\n') + '\n')
+            fs.writeFileSync(file, [...lines, ...everyConfig].join('\n') + '\n')
         }
         configure(config)
         const [program, ...rest] = [...wrapper, executable, '-c', file, ...args]

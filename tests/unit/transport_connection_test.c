@@ -254,7 +254,7 @@ static void destroy_ends_everything(void **state)
     assert_int_equal(f->closes, 1);
     assert_int_equal(f->refusals, 1);
     assert_string_equal(f->end_text, "the server stops");
-    struct transport_loop_options options = {&f->uv, NULL, NULL};
+    struct transport_loop_options options = {.uv = &f->uv};
     assert_int_equal(transport_loop_create(&options, &f->loop), STATUS_OK); /* for teardown */
     close(open);
     close(silent);

@@ -139,7 +139,7 @@ static inline int setup(void **state)
     static struct fixture f;
     f = (struct fixture){.opens = 0};
     assert_int_equal(uv_loop_init(&f.uv), 0);
-    struct transport_loop_options options = {&f.uv, on_turn_end, &f};
+    struct transport_loop_options options = {.uv = &f.uv, .turn_end = on_turn_end, .ctx = &f};
     assert_int_equal(transport_loop_create(&options, &f.loop), STATUS_OK);
     listen_on_loopback(&f);
     *state = &f;

@@ -104,7 +104,7 @@ static int setup(void **state)
         struct place *place = &crew.places[i];
         place->sockets_max = CLIENTS;
         assert_int_equal(uv_loop_init(&place->uv), 0);
-        struct transport_loop_options options = {&place->uv, NULL, NULL};
+        struct transport_loop_options options = {.uv = &place->uv};
         assert_int_equal(transport_loop_create(&options, &place->loop), STATUS_OK);
         crew.loops[i] = place->loop;
     }
