@@ -166,6 +166,13 @@ struct io_thread {
     bool started;
 };
 
+/* All I/O threads of a server. */
+struct server_threads {
+    size_t count;
+    struct transport_loop **loops; /* one of each thread: what the loops share */
+    struct io_thread *threads[];
+};
+
 /* ---- records ---- */
 
 enum to_broker {

@@ -7,12 +7,6 @@
 
 enum { TO_BROKER_CHUNK = 64 * 1024, TO_IO_CHUNK = 512 * 1024 };
 
-struct server_threads {
-    size_t count;
-    struct transport_loop **loops; /* one of each thread: what the loops share */
-    struct io_thread *threads[];
-};
-
 static void tell_call(struct io_thread *thread, void (*call)(struct io_thread *thread, void *arg),
                       void *arg, uv_sem_t *done)
 {

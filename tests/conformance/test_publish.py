@@ -166,6 +166,7 @@ def failing_pubrec_ends_the_exchange(t):
     s.send(ack(PUBREC, x.pid, 0x83))
     x = s.expect(PUBLISH, payload=b"next")  # no PUBREL, and the quota is free again
     s.answer(x)
+    s.quiet()
     s.drop()
     s = t.session(s.id)
     t.nothing(p, s)
