@@ -31,7 +31,8 @@ struct ws_frame {
     uint8_t header_len;  /* bytes of the header that have come, without the key; 0 between frames */
     uint8_t header_full; /* how many there will be, as far as is known */
     uint8_t key_len;
-    uint8_t key[KEY_BYTES]; /* turned so that it fits the next byte of payload */
+    uint8_t key_at; /* which byte of the key the next byte of payload needs */
+    uint8_t key[KEY_BYTES];
     uint8_t control_len;
     uint8_t control[WS_CONTROL_MAX];
 };
@@ -46,39 +47,32 @@ static struct ws_verdict violation(uint16_t code, const char *text)
     return (struct ws_verdict){code, text};
 }
 
-/* XORs eight bytes at a time, and turns the key for what comes next (5.3). */
-static void unmask(uint8_t key[KEY_BYTES], uint8_t *at, size_t len)
+/* XORs eight bytes at a time (5.3). */
+static void unmask(struct ws_frame *frame, uint8_t *at, size_t len)
 {
+    uint8_t pattern[SWAR_BYTES];
+    for (size_t i = 0; i < SWAR_BYTES; i++) {
+        pattern[i] = frame->key[(frame->key_at + i) % KEY_BYTES];
+    }
+    frame->key_at = (uint8_t)((frame->key_at + len) % KEY_BYTES);
+    uint64_t mask = swar_load(pattern);
     uint8_t *end = at + len;
-    uint8_t turned[KEY_BYTES];
-    uint32_t half;
-    memcpy(&half, key, sizeof half);
-    uint64_t twice = (uint64_t)half << 32 | half;
     for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
-        uint64_t word = swar_load(at) ^ twice;
+        uint64_t word = swar_load(at) ^ mask;
         memcpy(at, &word, sizeof word);
     }
     for (size_t i = 0; at < end; at++, i++) {
-        *at ^= key[i % KEY_BYTES];
+        *at ^= pattern[i];
     }
-    for (size_t i = 0; i < KEY_BYTES; i++) {
-        turned[i] = key[(len + i) % KEY_BYTES];
-    }
-    memcpy(key, turned, sizeof turned);
-}
-
-static uint8_t next_byte(struct ws_frame *frame)
-{
-    frame->input_len--;
-    return *frame->input++;
 }
 
 /* Gives wslay what has come of a header, as if the frame had no mask. */
-static ssize_t fetch_header(struct ws_frame *frame, uint8_t *to)
+static size_t fetch_header(struct ws_frame *frame, uint8_t *to)
 {
-    ssize_t len = 0;
+    size_t len = 0;
     while (frame->header_len < frame->header_full && frame->input_len != 0) {
-        uint8_t byte = next_byte(frame);
+        uint8_t byte = *frame->input++;
+        frame->input_len--;
         if (frame->header_len == 1) {
             frame->masked = (byte & MASK_BIT) != 0;
             byte = (uint8_t)(byte & ~MASK_BIT);
@@ -99,32 +93,42 @@ static ssize_t fetch_header(struct ws_frame *frame, uint8_t *to)
 /* True when the key is there, or none is to come. */
 static bool take_key(struct ws_frame *frame)
 {
+    if (frame->masked && frame->key_len == 0 && frame->input_len >= KEY_BYTES) {
+        memcpy(frame->key, frame->input, KEY_BYTES); /* nearly always */
+        frame->key_len = KEY_BYTES;
+        frame->input += KEY_BYTES;
+        frame->input_len -= KEY_BYTES;
+    }
     while (frame->masked && frame->key_len < KEY_BYTES && frame->input_len != 0) {
-        frame->key[frame->key_len++] = next_byte(frame);
+        frame->key[frame->key_len++] = *frame->input++;
+        frame->input_len--;
     }
     return !frame->masked || frame->key_len == KEY_BYTES;
 }
 
-/* wslay asks for at least a whole header's length, and for payload only behind a header. */
-static ssize_t fetch(uint8_t *to, size_t len, int flags, void *user_data)
+/* Tells wslay of up to `len` bytes of payload, which stay where they are. */
+static size_t pass_payload(struct ws_frame *frame, size_t len)
 {
-    struct ws_frame *frame = user_data;
-    (void)flags;
-    if (frame->header_len < frame->header_full) {
-        ENSURE(len >= WS_HEADER_MAX);
-        ssize_t header = fetch_header(frame, to);
-        return header != 0 ? header : -1; /* wslay reports WANT_READ */
-    }
-    if (!take_key(frame) || frame->input_len == 0) {
-        return -1;
-    }
     len = len < frame->input_len ? len : frame->input_len;
     len = len < frame->left ? len : (size_t)frame->left;
     frame->input += len;
     frame->input_len -= len;
     frame->passed += len;
     frame->left -= len;
-    return (ssize_t)len;
+    return len;
+}
+
+/* wslay asks with room for more than a header, whatever it has kept of one. */
+static ssize_t fetch(uint8_t *to, size_t len, int flags, void *user_data)
+{
+    struct ws_frame *frame = user_data;
+    (void)flags;
+    ENSURE(len > WS_HEADER_MAX);
+    size_t given = fetch_header(frame, to);
+    if (frame->header_len == frame->header_full && take_key(frame)) {
+        given += pass_payload(frame, len - given);
+    }
+    return given != 0 ? (ssize_t)given : -1; /* wslay reports WANT_READ */
 }
 
 static void frame_destroy(struct ws_frame *frame)
@@ -147,7 +151,7 @@ static void expect_header(struct ws_frame *frame)
 {
     frame->header_len = 0;
     frame->header_full = HEADER_BYTES_MIN;
-    frame->key_len = 0;
+    frame->key_len = frame->key_at = 0;
     frame->control_len = 0;
     frame->in_frame = false;
 }
@@ -319,7 +323,7 @@ static struct ws_verdict take_payload(struct ws_frame *frame, const struct ws_si
     if (payload.len == 0) {
         return fine;
     }
-    unmask(frame->key, frame->input - frame->passed, payload.len);
+    unmask(frame, frame->input - frame->passed, payload.len);
     frame->passed = 0;
     if (wslay_is_ctrl_frame(frame->opcode)) {
         ENSURE(payload.len <= (size_t)(WS_CONTROL_MAX - frame->control_len));
