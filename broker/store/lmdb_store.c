@@ -8,6 +8,7 @@
 
 #include "lmdb_file.h"
 #include "lmdb_read.h"
+#include "lmdb_repair.h"
 #include "lmdb_write.h"
 #include "mem.h"
 #include "store_batch.h"
@@ -461,6 +462,9 @@ static enum status open_file(struct lmdb_store *store, const struct lmdb_store_o
     char *path = prefix == NULL ? NULL : lmdb_path(prefix, name);
     int lock = -1;
     enum status status = path == NULL ? STATUS_NO_MEMORY : lmdb_lock(path, &store->log, &lock);
+    if (status == STATUS_OK) {
+        status = lmdb_repair(path, options->map_bytes, &store->log);
+    }
     if (status == STATUS_OK) {
         status = lmdb_file_open(path, options->map_bytes, &store->log, &store->file);
     }
