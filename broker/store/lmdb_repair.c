@@ -377,8 +377,11 @@ static enum status repair_damaged(const char *path, uint64_t map_bytes,
     lmdb_log(log, STORE_LOG_ERROR, "store %s is damaged (%s)", path,
              newest->walk.damages != 0 ? newest->walk.first_damage
                                        : "parts of messages are missing");
-    bool use_older = older.is_sound || rows_of(&older) > rows_of(newest);
-    if (older.is_sound) {
+    /* The state before the last commit is whole, so it is taken unless more is left of the newest:
+     * one bad row of a large commit is not to cost the others. */
+    bool use_older =
+        older.is_sound ? rows_of(&older) >= rows_of(newest) : rows_of(&older) > rows_of(newest);
+    if (use_older) {
         lmdb_log(log, STORE_LOG_WARNING,
                  "store %s: the last commit cannot be read, the state before it is used", path);
     }

@@ -2,8 +2,8 @@
  * lmdb_repair: sees to it that the file is sound before LMDB opens it.
  *
  * A new file appears under its name only when it is complete. A damaged one is set aside, and what
- * can still be read of it is put into a new one: the state of the commit before, when only what
- * the last commit wrote is damaged, or else every row that is good.
+ * can still be read of it is put into a new one: every row that is good, or the state of the commit
+ * before, when that is sound and no fewer rows.
  *
  *   Threads    One, before the store opens the file.
  */
