@@ -33,7 +33,9 @@ void mqtt_clients_destroy(struct mqtt_clients *clients)
 
 static void settings_destroy(struct shared *shared)
 {
-    mem_free(shared);
+    struct mqtt_settings *settings = (struct mqtt_settings *)(void *)shared;
+    access_release(settings->access);
+    mem_free(settings);
 }
 
 /* Moves the string that *text points to, if any, to *room and the room behind it. */
@@ -58,6 +60,9 @@ enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt
     }
     **out = *values;
     (*out)->shared = (struct shared){1, settings_destroy};
+    if (values->access != NULL) {
+        (void)shared_hold((struct shared *)(void *)values->access);
+    }
     char *room = (char *)(*out + 1);
     move_string(&(*out)->auto_id_prefix, &room);
     move_string(&(*out)->client_id_prefix, &room);
@@ -115,15 +120,20 @@ static void on_store_failed(void *ctx, const char *why)
     clients->host.store_failed(clients->host.ctx, why);
 }
 
+static bool may_read(void *ctx, struct shared *reader, struct bytes topic)
+{
+    (void)ctx;
+    return access_may_read((struct access_rights *)(void *)reader, topic);
+}
+
 struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
 {
-    return (struct core_effects){
-        .ctx = clients,
-        .output_ready = on_output_ready,
-        .session_lost = on_session_lost,
-        .committed = on_committed,
-        .store_failed = on_store_failed,
-    };
+    return (struct core_effects){.ctx = clients,
+                                 .output_ready = on_output_ready,
+                                 .session_lost = on_session_lost,
+                                 .committed = on_committed,
+                                 .store_failed = on_store_failed,
+                                 .may_read = may_read};
 }
 
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
@@ -170,6 +180,7 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
     client->state = CLIENT_CLOSING;
     control_drop_held(client);
     timer_cancel(&clients->wheel, &client->timer);
+    client_cancel_check(client);
     if (!client->refused) {
         clients->host.on_gone(client->link, client, why);
     }
@@ -214,6 +225,7 @@ void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *
         }
     }
     timer_cancel(&clients->wheel, &client->timer);
+    client_cancel_check(client);
     if (client->next != NULL) {
         client->next->previous = client->previous;
     }
@@ -226,6 +238,7 @@ void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *
     mqtt_decoder_fini(&client->decoder);
     alias_choices_destroy(client->aliases_out);
     mem_free(client->user_name);
+    access_rights_release(client->rights);
     shared_release(&client->settings->shared);
     mem_free(client);
 }
@@ -250,6 +263,11 @@ static void fire(void *ctx, struct timer *timer)
         (struct mqtt_client *)(void *)((char *)timer - offsetof(struct mqtt_client, timer));
     if (client->state == CLIENT_NEW) {
         client_fail(client, advance->now_ms, MQTT_KEEP_ALIVE_TIMEOUT, "no CONNECT in time");
+        return;
+    }
+    if (client->state == CLIENT_CHECKING) {
+        client_fail(client, advance->now_ms, MQTT_SERVER_BUSY,
+                    "its password could not be checked in time");
         return;
     }
     /* One and a half keep alive periods [MQTT-3.1.2-22]. Any byte is life: a browser that throttles
@@ -288,6 +306,8 @@ void mqtt_client_packet(struct mqtt_client *client, uint64_t now_ms,
         message_release(packet->message);
     } else if (packet->violation != MQTT_SUCCESS) {
         on_violation(client, now_ms, packet);
+    } else if (client->state == CLIENT_CHECKING) {
+        client_keep_early(client, now_ms, packet);
     } else {
         client->clients->stats.packets_received++;
         if (client->state == CLIENT_NEW) {

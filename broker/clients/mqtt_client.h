@@ -28,7 +28,8 @@ struct mqtt_client;
  * in CONNACK until it is gone, whatever a reload brings for others.
  */
 struct mqtt_settings {
-    struct shared shared; /* first */
+    struct shared shared;  /* first */
+    struct access *access; /* the listener's files, whatever a reload makes of them; NULL: none */
     bool allow_anonymous;
     bool certificate_is_user;
     bool allow_zero_length_client_id;
@@ -48,8 +49,8 @@ struct mqtt_settings {
 };
 
 /*
- * A copy of `values` with its strings, in one allocation. The caller owns one reference, and ends
- * it with shared_release(&(*out)->shared). Errors: STATUS_NO_MEMORY.
+ * A copy of `values` with its strings, in one allocation, and a reference to its access. The caller
+ * owns one reference, and ends it with shared_release(&(*out)->shared). Errors: STATUS_NO_MEMORY.
  */
 MUST_USE enum status mqtt_settings_create(const struct mqtt_settings *values,
                                           struct mqtt_settings **out);
@@ -70,6 +71,8 @@ struct mqtt_host {
     void (*random)(void *ctx, uint8_t *out, size_t len);
     /* The store has failed: the process must stop. */
     void (*store_failed)(void *ctx, const char *why);
+    /* Only needed when a listener has a password file. */
+    struct access_checker checker;
     /* For the log: CONNECT was accepted; refused; and, exactly once unless it was refused, why it
      * is gone. */
     void (*on_connected)(void *link, const struct mqtt_client *client);
@@ -118,6 +121,10 @@ void mqtt_clients_advance(struct mqtt_clients *clients, uint64_t now_ms);
 /* The broker stops: every client gets DISCONNECT 0x8B (MQTT 5) and is closed. Wills are not sent
  * (3.1.2.5 lets a server that shuts down defer them). */
 void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms);
+
+/* The files of some `struct access` were replaced: who came in with an entry of the password file
+ * that has changed goes, and the others are held to the ACL as it is now. */
+void mqtt_clients_on_access_changed(struct mqtt_clients *clients, uint64_t now_ms);
 
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients);
 

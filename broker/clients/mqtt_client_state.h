@@ -1,7 +1,7 @@
 /*
  * mqtt_client_state: the structures behind mqtt_client.h, for its own files. mqtt_client.c opens,
- * closes and keeps time, mqtt_connection.c answers CONNECT, mqtt_packets.c the
- * other packets, mqtt_output.c sends.
+ * closes and keeps time, mqtt_connection.c answers CONNECT, mqtt_login.c waits for its password to be
+ * checked, mqtt_packets.c answers the other packets, mqtt_output.c sends.
  */
 #ifndef BROKER_MQTT_CLIENT_STATE_H
 #define BROKER_MQTT_CLIENT_STATE_H
@@ -18,6 +18,9 @@ enum {
     CONTROL_BYTES_PAUSE = 64 * 1024, /* a client with so many unread answers is not read from */
     ENTRIES_MAX = 16 * 1024,         /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
     UNCOMMITTED_MAX = 64 << 20,      /* bytes of messages before publishers have to wait */
+    LOGIN_TIMEOUT_MS = 30 * 1000,    /* for a password to be checked, with those before it */
+    LOGIN_EARLY_PAUSE = 16 * 1024,   /* bytes of packets sent meanwhile; then nothing more is read */
+    LOGIN_EARLY_MAX = 1024 * 1024,   /* of those that had been read by then */
 };
 
 /* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever
@@ -53,8 +56,32 @@ struct mqtt_clients {
 
 enum client_state {
     CLIENT_NEW,       /* CONNECT is awaited */
+    CLIENT_CHECKING,  /* CONNECT came, and its password is being checked; what follows waits */
     CLIENT_CONNECTED, /* it has a session */
     CLIENT_CLOSING,   /* host.close was called */
+};
+
+/* A packet that came while the password was being checked, with its message. */
+struct early {
+    struct early *next;
+    struct mqtt_packet packet;
+    uint8_t body[];
+};
+
+/* Those packets in their order. */
+struct earlies {
+    struct early *first;
+    struct early **end;
+    size_t bytes;
+};
+
+/* A CONNECT whose password is being checked. */
+struct login {
+    struct access_check *check;
+    struct earlies earlies;
+    uint64_t mark; /* of the entry that the check began with */
+    size_t len;
+    uint8_t body[];
 };
 
 struct mqtt_client {
@@ -65,10 +92,13 @@ struct mqtt_client {
     struct session *session;        /* NULL unless CLIENT_CONNECTED */
     struct mqtt_decoder decoder;    /* unused when packets come from another thread's */
     struct control *control;
+    struct login *login;               /* CLIENT_CHECKING only */
+    struct access_rights *rights;      /* NULL: it may do everything */
     struct alias_choices *aliases_out; /* NULL until we set up one */
     char *user_name;                   /* NULL: anonymous, or, before CONNECT, no certificate */
     struct timer timer;                /* connect deadline, then keep alive */
     uint64_t opened_ms;
+    uint64_t login_mark;       /* of its entry in the password file; 0: it came in without */
     uint32_t pings_due;        /* PINGRESPs to be sent behind the deliveries that are ready */
     uint32_t packet_bytes_max; /* what the client accepts; 0 = anything */
     uint16_t user_name_len;
@@ -106,6 +136,27 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
 
 /* mqtt_connection.c */
 void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes body);
+
+/* What the check of `login` has found out; goes on with the CONNECT, or begins another check when
+ * the user's entry has changed meanwhile. */
+void client_on_checked(struct mqtt_client *client, uint64_t now_ms, const struct login *login,
+                       enum status result);
+
+/* mqtt_login.c */
+
+/* Has the password checked. False: no memory. */
+MUST_USE bool client_begin_check(struct mqtt_client *client, uint64_t now_ms, struct bytes body,
+                                 const struct access_grant *grant, struct bytes password);
+
+/* No answer is wanted any more. */
+void client_cancel_check(struct mqtt_client *client);
+
+/* A packet that comes while the password is being checked. Takes its message. */
+void client_keep_early(struct mqtt_client *client, uint64_t now_ms,
+                       const struct mqtt_packet *packet);
+
+/* Gives the client the rights that its listener's ACL says, if there is one. False: no memory. */
+MUST_USE bool client_take_rights(struct mqtt_client *client, struct bytes client_id);
 
 /* mqtt_packets.c: a packet of a connected client, without a violation. Takes its message. */
 void client_on_packet(struct mqtt_client *client, uint64_t now_ms,

@@ -16,8 +16,9 @@ enum {
 /* What a CONNECT is judged by and becomes, step by step. */
 struct opening {
     struct mqtt_connect connect;
-    struct bytes user_name;
+    struct access_grant grant;
     struct core_will will;
+    bool has_will; /* one that it may publish */
     bool id_was_assigned;
     size_t assigned_len;
     uint8_t assigned_id[AUTO_ID_MAX];
@@ -142,13 +143,16 @@ static enum mqtt_reason judge(const struct mqtt_client *client, struct opening *
         return MQTT_BAD_AUTHENTICATION_METHOD; /* none is served [MQTT-4.12.0-1] */
     }
     struct access_request request = {
+        .access = client->settings->access,
         .allow_anonymous = client->settings->allow_anonymous,
         .certificate_is_user = client->settings->certificate_is_user,
         .certificate_user = mqtt_client_user_name(client),
         .has_user_name = connect->has_user_name,
         .user_name = connect->user_name,
+        .has_password = connect->has_password,
+        .password = connect->password,
     };
-    enum mqtt_reason reason = access_connect(&request, &opening->user_name);
+    enum mqtt_reason reason = access_connect(&request, &opening->grant);
     if (reason == MQTT_SUCCESS) {
         reason = settle_client_id(client, opening);
     }
@@ -176,16 +180,17 @@ static enum mqtt_reason make_will(struct opening *opening)
 static enum mqtt_reason keep_user_name(struct mqtt_client *client, const struct opening *opening)
 {
     char *copy = NULL;
-    if (opening->user_name.data != NULL) {
-        copy = mem_copy_string(opening->user_name);
+    if (opening->grant.user_name.data != NULL) {
+        copy = mem_copy_string(opening->grant.user_name);
         if (copy == NULL) {
             return MQTT_SERVER_BUSY;
         }
     }
-    size_t len = opening->user_name.len;
+    size_t len = opening->grant.user_name.len;
     mem_free(client->user_name);
     client->user_name = copy;
     client->user_name_len = (uint16_t)len;
+    client->login_mark = opening->grant.mark;
     return MQTT_SUCCESS;
 }
 
@@ -194,7 +199,12 @@ static enum mqtt_reason open_session(struct mqtt_client *client, uint64_t now_ms
 {
     const struct mqtt_connect *connect = &opening->connect;
     enum mqtt_reason reason = keep_user_name(client, opening);
-    if (reason == MQTT_SUCCESS && connect->has_will) {
+    if (reason == MQTT_SUCCESS && !client_take_rights(client, connect->client_id)) {
+        reason = MQTT_SERVER_BUSY;
+    }
+    /* As with mosquitto, a will that the client may not publish does not keep it out. */
+    opening->has_will = connect->has_will && access_may_write(client->rights, connect->will.topic);
+    if (reason == MQTT_SUCCESS && opening->has_will) {
         reason = make_will(opening);
     }
     if (reason != MQTT_SUCCESS) {
@@ -205,7 +215,8 @@ static enum mqtt_reason open_session(struct mqtt_client *client, uint64_t now_ms
         .clean_start = connect->clean_start,
         .session_expiry_s = connect->session_expiry_s,
         .receive_maximum = connect->receive_maximum,
-        .will = connect->has_will ? &opening->will : NULL,
+        .will = opening->has_will ? &opening->will : NULL,
+        .reader = (struct shared *)(void *)client->rights,
         .client = client,
     };
     enum status status =
@@ -289,32 +300,84 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
                                         : now_ms + UINT64_C(1500) * client->keep_alive_s);
 }
 
+/* Everything but the password has been found good. */
+static void let_in(struct mqtt_client *client, uint64_t now_ms, struct opening *opening)
+{
+    const struct mqtt_connect *connect = &opening->connect;
+    const struct mqtt_host *host = &client->clients->host;
+    bool session_present = false;
+    client->clean_start = connect->clean_start;
+    client->is_bridge = connect->is_bridge;
+    client->expires_at_once = connect->session_expiry_s == 0;
+    client->alias_maximum = connect->topic_alias_maximum;
+    client->takes_problems = connect->request_problem_information;
+    enum mqtt_reason reason = open_session(client, now_ms, opening, &session_present);
+    if (reason != MQTT_SUCCESS) {
+        refuse(client, now_ms, opening, reason);
+        return;
+    }
+    welcome(client, now_ms, opening, session_present);
+    if (client->state != CLIENT_CONNECTED) {
+        return;
+    }
+    host->on_connected(client->link, client);
+    if (connect->has_will && !opening->has_will) {
+        client->told_refused = true;
+        host->on_publish_refused(client->link, client, connect->will.topic, MQTT_NOT_AUTHORIZED);
+    }
+}
+
+static enum mqtt_reason open_and_judge(struct mqtt_client *client, struct bytes body,
+                                       struct opening *opening)
+{
+    memset(opening, 0, offsetof(struct opening, assigned_id));
+    enum mqtt_reason reason = mqtt_connect_decode(body, &opening->connect);
+    client->version = (unsigned)opening->connect.version & 7U;
+    if (reason == MQTT_SUCCESS) {
+        /* A refusal keeps to it too. */
+        client->packet_bytes_max = opening->connect.maximum_packet_size;
+        reason = judge(client, opening);
+    }
+    return reason;
+}
+
 void client_on_connect(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
 {
     struct opening opening;
-    memset(&opening, 0, offsetof(struct opening, assigned_id));
-    struct mqtt_connect *connect = &opening.connect;
-    enum mqtt_reason reason = mqtt_connect_decode(body, connect);
-    client->version = (unsigned)connect->version & 7U;
-    if (reason == MQTT_SUCCESS) {
-        client->packet_bytes_max = connect->maximum_packet_size; /* a refusal keeps to it too */
-        reason = judge(client, &opening);
-    }
-    bool session_present = false;
-    if (reason == MQTT_SUCCESS) {
-        client->clean_start = connect->clean_start;
-        client->is_bridge = connect->is_bridge;
-        client->expires_at_once = connect->session_expiry_s == 0;
-        client->alias_maximum = connect->topic_alias_maximum;
-        client->takes_problems = connect->request_problem_information;
-        reason = open_session(client, now_ms, &opening, &session_present);
+    enum mqtt_reason reason = open_and_judge(client, body, &opening);
+    if (reason == MQTT_SUCCESS && opening.grant.hash != NULL) {
+        if (client_begin_check(client, now_ms, body, &opening.grant, opening.connect.password)) {
+            return;
+        }
+        reason = MQTT_SERVER_BUSY;
     }
     if (reason != MQTT_SUCCESS) {
         refuse(client, now_ms, &opening, reason);
         return;
     }
-    welcome(client, now_ms, &opening, session_present);
-    if (client->state == CLIENT_CONNECTED) {
-        client->clients->host.on_connected(client->link, client);
+    let_in(client, now_ms, &opening);
+}
+
+void client_on_checked(struct mqtt_client *client, uint64_t now_ms, const struct login *login,
+                       enum status result)
+{
+    struct opening opening;
+    struct bytes body = bytes_of(login->body, login->len);
+    enum mqtt_reason reason = open_and_judge(client, body, &opening);
+    if (reason == MQTT_SUCCESS && opening.grant.hash != NULL && opening.grant.mark != login->mark) {
+        client_on_connect(client, now_ms, body); /* a reload has changed the user's entry */
+        return;
     }
+    if (reason == MQTT_SUCCESS && opening.grant.hash != NULL) {
+        if (result != STATUS_OK && result != STATUS_INVALID) {
+            reason = MQTT_SERVER_BUSY;
+        } else if (result == STATUS_INVALID || login->mark == 0) {
+            reason = MQTT_BAD_USER_NAME_OR_PASSWORD;
+        }
+    }
+    if (reason != MQTT_SUCCESS) {
+        refuse(client, now_ms, &opening, reason);
+        return;
+    }
+    let_in(client, now_ms, &opening);
 }

@@ -289,6 +289,11 @@ static void send_publish(struct mqtt_client *client, const struct core_delivery 
         .properties_len = message->properties_len,
         .payload_len = payload.len,
     };
+    /* What was queued before the client's rights were what they are. */
+    if (client->rights != NULL && !access_may_read(client->rights, publish.topic)) {
+        core_give_up(client->clients->core, client->session, delivery);
+        return;
+    }
     bool is_new_alias = choose_alias(client, &publish);
     size_t size = mqtt_publish_size(&publish, version);
     if (size > MQTT_REMAINING_LENGTH_MAX || !client_takes_size(client, size)) {

@@ -74,7 +74,8 @@ static const char *publish_words(enum mqtt_reason reason)
 static enum mqtt_reason publish_message(struct mqtt_client *client, uint64_t now_ms,
                                         const struct mqtt_packet *packet, struct bytes topic)
 {
-    if (!access_may_publish(topic)) {
+    if (!access_may_publish(topic) ||
+        (client->rights != NULL && !access_may_write(client->rights, topic))) {
         return MQTT_NOT_AUTHORIZED;
     }
     if (packet->message == NULL) {
@@ -224,10 +225,13 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
             .retain_as_published = entry.retain_as_published || client->is_bridge,
             .retain_handling = entry.retain_handling,
         };
-        reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
+        reason = MQTT_NOT_AUTHORIZED;
+        if (access_may_subscribe(client->rights, entry.filter)) {
+            reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
+            ticket = later(ticket, core_ticket(client->clients->core));
+        }
         host->on_subscribe(client->link, client, entry.filter, reason);
         reasons[count++] = (uint8_t)reason;
-        ticket = later(ticket, core_ticket(client->clients->core));
     }
     send_suback(client, now_ms, MQTT_SUBACK, packet_id, bytes_of(reasons, count), ticket);
     mem_free(reasons);
