@@ -22,10 +22,11 @@ ROOMS = {
     "broker/core": ["base", "protocol"],
     "broker/access": ["base", "protocol"],
     "broker/store": ["base", "broker/core"],
+    "broker/hashing": ["base", "protocol", "broker/access"],
     "broker/clients": ["base", "protocol", "broker/core", "broker/access"],
     "transport": ["base"],
-    "broker/server": ["base", "protocol", "broker/core", "broker/access", "broker/clients",
-                      "transport"],
+    "broker/server": ["base", "protocol", "broker/core", "broker/access", "broker/hashing",
+                      "broker/clients", "transport"],
 }
 SANS_IO = ["protocol", "broker/core", "broker/access", "broker/clients"]
 
@@ -35,7 +36,9 @@ PLAIN_HEADERS = {"assert.h", "inttypes.h", "limits.h", "stdalign.h", "stdarg.h",
 LIBRARIES = {
     re.compile(r"uv\.h|uv/"): ["transport", "broker/server"],
     re.compile(r"lmdb\.h"): ["broker/store"],
-    re.compile(r"wslay/|mbedtls/|psa/|http_parser\.h"): ["transport"],
+    re.compile(r"wslay/|psa/|http_parser\.h"): ["transport"],
+    re.compile(r"mbedtls/"): ["transport", "broker/hashing"],
+    re.compile(r"argon2\.h"): ["broker/hashing"],
 }
 
 # Texts for peers and logs are put together here; that is still no I/O.
