@@ -69,6 +69,8 @@ struct config_listener {
     bool allow_anonymous;
     bool allow_zero_length_clientid;
     const char *auto_id_prefix; /* never NULL */
+    const char *password_file;  /* NULL: nobody has a password */
+    const char *acl_file;       /* NULL: everybody may publish and subscribe to everything */
 
     /* TLS. certificate_count 0: none. */
     struct config_certificate *certificates;

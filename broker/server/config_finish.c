@@ -58,7 +58,7 @@ bool config_add_draft(struct config_loader *loader)
     struct config_draft *draft = &loader->drafts[loader->draft_count];
     *draft = (struct config_draft){
         .listener = {.port = DEFAULT_PORT},
-        .access = {CONFIG_UNSET, CONFIG_UNSET, NULL},
+        .access = {CONFIG_UNSET, CONFIG_UNSET, NULL, NULL, NULL},
     };
     set_defaults(&draft->listener, CONFIG_SCOPE_LISTENER);
     loader->current = loader->draft_count++;
@@ -104,13 +104,13 @@ static void check_certificates(struct config_loader *loader, const struct config
 
 static void warn_when_closed(struct config_loader *loader, const struct config_listener *listener)
 {
-    if (!listener->allow_anonymous && !listener->use_identity_as_username &&
-        !listener->use_subject_as_username) {
+    if (!listener->allow_anonymous && listener->password_file == NULL &&
+        !listener->use_identity_as_username && !listener->use_subject_as_username) {
         char name[CONFIG_HOST_MAX + 16];
         config_listener_name(listener, name, sizeof name);
         config_warning(loader,
-                       "nobody can log in on listener %s: set \"allow_anonymous true\" to let "
-                       "clients in without a password",
+                       "nobody can log in on listener %s: set \"password_file\", or "
+                       "\"allow_anonymous true\" to let clients in without a password",
                        name);
     }
 }
@@ -131,6 +131,8 @@ static void add_listener(struct config_loader *loader, const struct config_draft
                                     : access->allow_anonymous != 0;
     listener->allow_zero_length_clientid = access->allow_zero_length_clientid != 0;
     listener->auto_id_prefix = access->auto_id_prefix == NULL ? "auto-" : access->auto_id_prefix;
+    listener->password_file = access->password_file;
+    listener->acl_file = access->acl_file;
     loader->file = listener->file == NULL ? loader->file : listener->file;
     loader->line = listener->line;
     check_certificates(loader, draft);

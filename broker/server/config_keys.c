@@ -73,6 +73,8 @@ const struct config_key config_keys[] = {
     {"allow_anonymous", BOOL, AT_A(allow_anonymous)},
     {"allow_zero_length_clientid", BOOL, AT_A(allow_zero_length_clientid), .initial = true},
     {"auto_id_prefix", TEXT, AT_A(auto_id_prefix)},
+    {"password_file", TEXT, AT_A(password_file)},
+    {"acl_file", TEXT, AT_A(acl_file)},
     {"clientid_prefixes", TEXT, AT_G(clientid_prefixes)},
     {"response_information", CUSTOM(config_set_response_information)},
 
@@ -136,8 +138,6 @@ const struct config_key config_keys[] = {
     NO_EFFECT("check_retain_source"),
 
     /* Known, not served, and dangerous to ignore */
-    REFUSED("password_file", "everyone would be let in or nobody"),
-    REFUSED("acl_file", "clients could publish and subscribe to everything"),
     REFUSED("mount_point", "the clients of this listener would see the topics of all others"),
     REFUSED("psk_file", "the listener would not be encrypted"),
     REFUSED("psk_hint", "the listener would not be encrypted"),

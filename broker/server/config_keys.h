@@ -80,6 +80,8 @@ struct config_access {
     int allow_anonymous;            /* CONFIG_UNSET, 0 or 1 */
     int allow_zero_length_clientid; /* CONFIG_UNSET, 0 or 1 */
     const char *auto_id_prefix;     /* NULL: unset */
+    const char *password_file;      /* NULL: unset */
+    const char *acl_file;           /* NULL: unset */
 };
 
 /* A listener while the files are read. The first draft is the default listener of `port` and

@@ -9,9 +9,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "access_files.h"
 #include "config.h"
 #include "log.h"
 #include "options.h"
+#include "passwd.h"
 #include "server.h"
 
 /* Every client is a file descriptor: take as many as the system gives. */
@@ -58,6 +60,18 @@ static bool become_user(const char *name, const char *log_file, struct log *log)
     return true;
 }
 
+/* What the configuration names is part of it. */
+static int check_files(const struct config *config, struct log *log)
+{
+    struct access_files *files = NULL;
+    if (access_files_load(config, server_report_config, log, &files) != STATUS_OK) {
+        return EXIT_FAILURE;
+    }
+    access_files_destroy(files, config->listener_count);
+    log_write(log, LOG_TYPE_NOTICE, "the configuration is valid");
+    return EXIT_SUCCESS;
+}
+
 static int serve(const struct options *options, struct config *config, struct log *log)
 {
     /* The server takes over the configuration, and SIGHUP may replace it. */
@@ -87,6 +101,9 @@ static int serve(const struct options *options, struct config *config, struct lo
 int main(int argc, char *argv[])
 {
     struct options options;
+    if (argc >= 2 && strcmp(argv[1], "passwd") == 0) {
+        return passwd_run(argc - 1, argv + 1);
+    }
     switch (options_parse(argc, argv, &options, stdout, stderr)) {
     case OPTIONS_EXIT_OK:
         return EXIT_SUCCESS;
@@ -109,9 +126,8 @@ int main(int argc, char *argv[])
         goto cleanup;
     }
     if (options.check_config) {
-        log_write(log, LOG_TYPE_NOTICE, "the configuration is valid");
+        result = check_files(config, log);
         config_destroy(config);
-        result = EXIT_SUCCESS;
         goto cleanup;
     }
     options_apply(&options, config);

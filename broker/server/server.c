@@ -328,7 +328,6 @@ static enum status create_broker(struct server *server)
     struct transport_loop_options loop = {
         .uv = &server->uv, .turn_end = on_turn_end, .ctx = server};
     size_t io_threads = io_threads_of(server->config);
-    struct mqtt_host host = io_threads == 0 ? server_mqtt_host(server) : link_mqtt_host(server);
     enum status status = server_open_store_handles(server);
     if (status == STATUS_OK) {
         status = transport_loop_create(&loop, &server->loop);
@@ -336,9 +335,13 @@ static enum status create_broker(struct server *server)
     if (status == STATUS_OK && io_threads != 0) {
         status = server_threads_create(server, io_threads);
     }
+    if (status == STATUS_OK) {
+        status = password_checks_create(&server->uv, &server->password_checks);
+    }
     if (status != STATUS_OK) {
         return status;
     }
+    struct mqtt_host host = io_threads == 0 ? server_mqtt_host(server) : link_mqtt_host(server);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     server->started_ms = now_ms;
     status = mqtt_clients_create(&host, now_ms, &server->clients);
@@ -426,6 +429,7 @@ void server_destroy(struct server *server)
     (void)uv_run(&server->uv, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->uv);
     mqtt_clients_destroy(server->clients);
+    password_checks_destroy(server->password_checks);
     server_release_listeners(server);
     config_destroy(server->config);
     mem_free(server);

@@ -141,6 +141,7 @@ struct mqtt_host server_mqtt_host(struct server *server)
         .set_reading = set_reading,
         .last_inbound_ms = last_inbound_ms,
         .random = server_random,
+        .checker = password_checks_checker(server->password_checks),
         .store_failed = server_store_failed,
         .on_connected = on_connected,
         .on_refused = on_refused,

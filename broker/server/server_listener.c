@@ -10,10 +10,11 @@ enum { ERROR_BYTES = 512, NAME_BYTES = 320 };
 static const char *const subprotocols[] = {"mqtt", "mqttv3.1"};
 
 static enum status create_settings(const struct config *config,
-                                   const struct config_listener *listener,
+                                   const struct config_listener *listener, struct access *access,
                                    struct mqtt_settings **out)
 {
     struct mqtt_settings values = {
+        .access = access,
         .allow_anonymous = listener->allow_anonymous,
         .certificate_is_user =
             listener->use_identity_as_username || listener->use_subject_as_username,
@@ -154,12 +155,17 @@ static void announce(const struct server *server, const struct config_listener *
 }
 
 static enum status open_listener(struct server *server, const struct config_listener *wanted,
-                                 struct server_listener *listener)
+                                 const struct access_files *files, struct server_listener *listener)
 {
     listener->server = server;
     listener->use_subject = wanted->use_subject_as_username;
     listener->connections_max = wanted->max_connections;
-    enum status status = create_settings(server->config, wanted, &listener->settings);
+    enum status status = access_create(&listener->access);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    access_set_files(listener->access, files->passwords, files->acl);
+    status = create_settings(server->config, wanted, listener->access, &listener->settings);
     if (status != STATUS_OK) {
         return status;
     }
@@ -197,14 +203,15 @@ enum status server_open_listeners(struct server *server)
         server->listener_count = 0;
         return STATUS_NO_MEMORY;
     }
-    for (size_t i = 0; i < server->listener_count; i++) {
-        enum status status =
-            open_listener(server, &server->config->listeners[i], &server->listeners[i]);
-        if (status != STATUS_OK) {
-            return status;
-        }
+    struct access_files *files = NULL;
+    enum status status =
+        access_files_load(server->config, server_report_config, server->log, &files);
+    for (size_t i = 0; status == STATUS_OK && i < server->listener_count; i++) {
+        status =
+            open_listener(server, &server->config->listeners[i], &files[i], &server->listeners[i]);
     }
-    return STATUS_OK;
+    access_files_destroy(files, server->listener_count);
+    return status;
 }
 
 static bool is_same_string(const char *a, const char *b)
@@ -228,7 +235,8 @@ struct reload {
 static enum status prepare_reload(struct server *server, const struct config *config, size_t index,
                                   struct reload *out)
 {
-    enum status status = create_settings(config, &config->listeners[index], &out->settings);
+    enum status status = create_settings(config, &config->listeners[index],
+                                         server->listeners[index].access, &out->settings);
     return status == STATUS_OK ? load_tls(server, &config->listeners[index], &out->tls) : status;
 }
 
@@ -243,14 +251,17 @@ void server_release_listeners(struct server *server)
 {
     for (size_t i = 0; i < server->listener_count; i++) {
         release_settings(server->listeners[i].settings);
+        access_release(server->listeners[i].access);
     }
     mem_free(server->listeners);
 }
 
 /* Clients that are connected keep the settings that they were told of. */
 static void take_settings(const struct config *config, const struct config_listener *wanted,
-                          struct server_listener *listener, struct reload *reload)
+                          const struct access_files *files, struct server_listener *listener,
+                          struct reload *reload)
 {
+    access_set_files(listener->access, files->passwords, files->acl);
     struct mqtt_settings *before = listener->settings;
     struct tls_config *tls = reload->tls;
     listener->settings = reload->settings;
@@ -290,16 +301,22 @@ enum status server_reload_listeners(struct server *server, const struct config *
         return STATUS_INVALID;
     }
     struct reload reloads[CONFIG_LISTENERS_MAX] = {{NULL, NULL}};
-    enum status status = STATUS_OK;
+    struct access_files *files = NULL;
+    enum status status = access_files_load(config, server_report_config, server->log, &files);
     for (size_t i = 0; status == STATUS_OK && i < server->listener_count; i++) {
         status = prepare_reload(server, config, i, &reloads[i]);
     }
     for (size_t i = 0; i < server->listener_count; i++) {
         if (status == STATUS_OK) {
-            take_settings(config, &config->listeners[i], &server->listeners[i], &reloads[i]);
+            take_settings(config, &config->listeners[i], &files[i], &server->listeners[i],
+                          &reloads[i]);
         }
         release_settings(reloads[i].settings);
         tls_config_release(reloads[i].tls);
+    }
+    access_files_destroy(files, server->listener_count);
+    if (status == STATUS_OK) {
+        mqtt_clients_on_access_changed(server->clients, transport_loop_now_ms(server->loop));
     }
     return status;
 }

@@ -9,11 +9,13 @@
 
 #include <uv.h>
 
+#include "access_files.h"
 #include "connection.h"
 #include "core.h"
 #include "listener.h"
 #include "loop.h"
 #include "mqtt_client.h"
+#include "password_checks.h"
 #include "server.h"
 #include "sys_topics.h"
 
@@ -23,6 +25,7 @@ struct server_listener {
     /* NULL: an optional one that could not be opened, or closed. With I/O threads it is one of
      * theirs. */
     struct listener *listener;
+    struct access *access; /* what its files say */
     struct mqtt_settings *settings;
     bool use_subject; /* the certificate's whole subject is the user name, not its common name */
     uint32_t connections_max;
@@ -36,6 +39,7 @@ struct server {
     struct transport_loop *loop;    /* without I/O threads the connections' too */
     struct server_threads *threads; /* NULL: none */
     struct mqtt_clients *clients;
+    struct password_checks *password_checks;
     struct core *core;
     struct store *store; /* NULL: persistence false */
     struct sys_topics *sys_topics;
@@ -64,9 +68,10 @@ MUST_USE enum status server_open_listeners(struct server *server);
 /* Frees what the listeners' clients, now gone, were held to. */
 void server_release_listeners(struct server *server);
 
-/* Takes over settings and certificates of a configuration that was read again, which must live from
- * then on. They count for new connections. Errors: STATUS_INVALID (listeners were added, moved or
- * removed), STATUS_IO (a certificate); the log says which, and nothing has changed then. */
+/* Takes over settings, certificates and access files of a configuration that was read again, which
+ * must live from then on. They count for new connections. Errors: STATUS_INVALID (listeners were
+ * added, moved or removed), STATUS_IO (a certificate, a file); the log says which, and nothing has
+ * changed then. */
 MUST_USE enum status server_reload_listeners(struct server *server, const struct config *config);
 
 /* server_store.c */

@@ -137,11 +137,11 @@ describe('the command line', { skip }, () => {
     })
 
     test('a key that is not served is a warning, or an error when it protects something', async () => {
-        const file = scratch('unserved.conf', 'memory_limit 5', 'password_file /etc/passwords')
+        const file = scratch('unserved.conf', 'memory_limit 5', 'psk_file /etc/keys')
         const { code, stderr } = await run(executable, ['-c', file, '--check-config']).done
         assert.notEqual(code, 0)
         assert.match(stderr, new RegExp(`Warning: ${file}:1: .*memory_limit`))
-        assert.match(stderr, new RegExp(`Error: ${file}:2: .*password_file`))
+        assert.match(stderr, new RegExp(`Error: ${file}:2: .*psk_file`))
     })
 
     for (const [args, status, pattern] of [

@@ -164,9 +164,10 @@ static void command_line_listeners_are_added(void **state)
     /* Without a file: loopback is open, the rest is not, and the default listener is not there. */
     reports = (struct reports){.with_file = true};
     assert_int_equal(config_load(NULL, addresses + 2, 2, collect, &reports, &config), STATUS_OK);
-    assert_string_equal(reports.text, "command line W0: nobody can log in on listener *:1992: set "
-                                      "\"allow_anonymous true\" to let clients in without a "
-                                      "password\n");
+    assert_string_equal(
+        reports.text, "command line W0: nobody can log in on listener *:1992: set "
+                      "\"password_file\", or \"allow_anonymous true\" to let clients in without a "
+                      "password\n");
     assert_int_equal(config->listener_count, 2);
     assert_true(config->listeners[0].allow_anonymous);
     assert_false(config->listeners[1].allow_anonymous);

@@ -115,9 +115,11 @@ static void no_listener_means_loopback_with_anonymous(void **state)
     config_destroy(config);
 
     check_reports("allow_anonymous false\n", STATUS_OK,
-                  "W0: nobody can log in on listener 127.0.0.1:1883: set \"allow_anonymous true\" "
+                  "W0: nobody can log in on listener 127.0.0.1:1883: set \"password_file\", or "
+                  "\"allow_anonymous true\" "
                   "to let clients in without a password\n"
-                  "W0: nobody can log in on listener [::1]:1883: set \"allow_anonymous true\" "
+                  "W0: nobody can log in on listener [::1]:1883: set \"password_file\", or "
+                  "\"allow_anonymous true\" "
                   "to let clients in without a password\n");
 }
 
@@ -138,9 +140,9 @@ static void explicit_listener_lets_nobody_in(void **state)
     (void)state;
     struct config *config;
     assert_int_equal(parse("\nlistener 1884\n", &config), STATUS_OK);
-    assert_string_equal(reports.text,
-                        "W2: nobody can log in on listener *:1884: set \"allow_anonymous true\" to "
-                        "let clients in without a password\n");
+    assert_string_equal(reports.text, "W2: nobody can log in on listener *:1884: set "
+                                      "\"password_file\", or \"allow_anonymous true\" to "
+                                      "let clients in without a password\n");
     assert_int_equal(config->listener_count, 1);
     assert_false(config->listeners[0].allow_anonymous);
     assert_false(config->listeners[0].local_only);
@@ -230,11 +232,15 @@ static void access_settings_follow_per_listener_settings(void **state)
                                  "listener 1885\n"
                                  "allow_anonymous true\n"
                                  "auto_id_prefix x-\n"
-                                 "allow_zero_length_clientid false\n");
+                                 "allow_zero_length_clientid false\n"
+                                 "password_file /etc/pass words\n"
+                                 "acl_file acl\n");
     for (size_t i = 0; i < 2; i++) {
         assert_true(config->listeners[i].allow_anonymous);
         assert_false(config->listeners[i].allow_zero_length_clientid);
         assert_string_equal(config->listeners[i].auto_id_prefix, "x-");
+        assert_string_equal(config->listeners[i].password_file, "/etc/pass words");
+        assert_string_equal(config->listeners[i].acl_file, "acl");
     }
     config_destroy(config);
 
@@ -242,16 +248,23 @@ static void access_settings_follow_per_listener_settings(void **state)
                            "listener 1884\n"
                            "listener 1885\n"
                            "allow_anonymous true\n"
-                           "auto_id_prefix x-\n",
+                           "auto_id_prefix x-\n"
+                           "listener 1886\n"
+                           "password_file pw\n"
+                           "acl_file acl\n",
                            &config),
                      STATUS_OK);
-    assert_string_equal(reports.text,
-                        "W2: nobody can log in on listener *:1884: set \"allow_anonymous true\" to "
-                        "let clients in without a password\n");
+    assert_string_equal(reports.text, "W2: nobody can log in on listener *:1884: set "
+                                      "\"password_file\", or \"allow_anonymous true\" to "
+                                      "let clients in without a password\n");
     assert_false(config->listeners[0].allow_anonymous);
     assert_true(config->listeners[1].allow_anonymous);
     assert_string_equal(config->listeners[0].auto_id_prefix, "auto-");
     assert_string_equal(config->listeners[1].auto_id_prefix, "x-");
+    assert_null(config->listeners[1].password_file);
+    assert_null(config->listeners[1].acl_file);
+    assert_string_equal(config->listeners[2].password_file, "pw");
+    assert_string_equal(config->listeners[2].acl_file, "acl");
     config_destroy(config);
 }
 
@@ -557,8 +570,8 @@ static void known_keys_warn_or_refuse(void **state)
         "W8: \"auth_opt_*\" is known but not served yet and has no effect\n"
         "W10: \"http_dir\" is known but not served yet and has no effect: no files are "
         "served\n");
-    static const char *const refused[] = {"password_file", "acl_file", "plugin",       "psk_file",
-                                          "auth_plugin",   "psk_hint", "global_plugin"};
+    static const char *const refused[] = {"mount_point", "plugin",   "psk_file",
+                                          "auth_plugin", "psk_hint", "global_plugin"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char text[128];
         char expected[128];
