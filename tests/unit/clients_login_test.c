@@ -479,7 +479,7 @@ static int subscribe(struct fixture *fixture, const char *filter)
     receive(fixture, bytes_of(packet, len + 8));
     flush(fixture);
     assert_int_equal(fixture->sent[0], 0x90);
-    return fixture->sent[5];
+    return fixture->sent[fixture->sent_len - 1];
 }
 
 /* The broker's own message; true when the client gets it. */
