@@ -407,7 +407,8 @@ static enum answer ask(const struct rules *rules, const struct question *questio
     uint8_t buffer[FILTER_BYTES_MAX];
     for (const struct rule *rule = rules->first; rule != NULL; rule = rule->next) {
         if ((rule->rights != 0 && (rule->rights & question->right) == 0) ||
-            (rule->names_user && question->client->user_name.len == 0)) {
+            (rule->names_user && question->client->user_name.len == 0) ||
+            (rule->names_client && question->client->client_id.len == 0)) {
             continue;
         }
         /* Whoever is called "$SYS" does not get there by "%u/#". */

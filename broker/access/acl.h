@@ -39,7 +39,7 @@ const struct acl_user *acl_user_of(const struct acl *acl, struct bytes user);
 struct acl_client {
     const struct acl_user *user; /* acl_user_of its user name */
     struct bytes user_name;      /* empty: anonymous */
-    struct bytes client_id;
+    struct bytes client_id;      /* empty: it has none, and gets nothing from a pattern with %c */
 };
 
 /* May the client read, or write, `topic`? Requires a valid topic name. */

@@ -285,7 +285,7 @@ static enum status loader_init(struct config_loader *loader, const char *file,
     struct config *config = mem_zalloc(sizeof *config);
     *loader = (struct config_loader){
         .config = config,
-        .access = {CONFIG_UNSET, CONFIG_UNSET, NULL},
+        .access = {CONFIG_UNSET, CONFIG_UNSET, NULL, NULL, NULL},
         .report = report_fn,
         .ctx = ctx,
     };
