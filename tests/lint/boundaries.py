@@ -19,13 +19,14 @@ LINES_MAX = 850  # "about 800"
 ROOMS = {
     "base": [],
     "protocol": ["base"],
+    "http": ["base"],
     "broker/core": ["base", "protocol"],
     "broker/access": ["base", "protocol"],
     "broker/store": ["base", "broker/core"],
     "broker/hashing": ["base", "protocol", "broker/access"],
-    "broker/clients": ["base", "protocol", "broker/core", "broker/access"],
+    "broker/clients": ["base", "protocol", "http", "broker/core", "broker/access"],
     "transport": ["base"],
-    "broker/server": ["base", "protocol", "broker/core", "broker/access", "broker/hashing",
+    "broker/server": ["base", "protocol", "http", "broker/core", "broker/access", "broker/hashing",
                       "broker/clients", "transport"],
 }
 SANS_IO = ["protocol", "broker/core", "broker/access", "broker/clients"]
@@ -36,7 +37,9 @@ PLAIN_HEADERS = {"assert.h", "inttypes.h", "limits.h", "stdalign.h", "stdarg.h",
 LIBRARIES = {
     re.compile(r"uv\.h|uv/"): ["transport", "broker/server"],
     re.compile(r"lmdb\.h"): ["broker/store"],
-    re.compile(r"wslay/|psa/|http_parser\.h"): ["transport"],
+    re.compile(r"wslay/|psa/"): ["transport"],
+    re.compile(r"http_parser\.h"): ["transport", "http"],
+    re.compile(r"jansson\.h"): ["broker/clients"],
     re.compile(r"mbedtls/"): ["transport", "broker/hashing"],
     re.compile(r"argon2\.h"): ["broker/hashing"],
 }
