@@ -218,6 +218,29 @@ size_t core_unreleased_count(const struct session *session);
 /* True when a repetition of this QoS 2 identifier is expected. */
 bool core_is_unreleased(const struct session *session, uint16_t packet_id);
 
+/* Sessions that the message published last was queued for. */
+uint32_t core_matched(const struct core *core);
+
+/*
+ * Watches over a message that was just published: how many of the sessions that it was queued for
+ * have acknowledged it, or, at QoS 0, were sent it. `changed` is called from inside the core after
+ * each, and must not call back.
+ */
+struct core_watch {
+    struct core_watch *next;
+    uint64_t sequence;
+    uint32_t matched;
+    uint32_t acknowledged;
+    void (*changed)(struct core_watch *watch);
+};
+
+/* Begins to watch over `message`, published last; the watch belongs to the caller. */
+void core_watch_begin(struct core *core, struct core_watch *watch, const struct message *message,
+                      void (*changed)(struct core_watch *watch));
+
+/* Requires that it was begun. */
+void core_watch_end(struct core *core, struct core_watch *watch);
+
 struct core_subscribe {
     struct bytes filter; /* as sent, "$share/..." included */
     uint32_t identifier; /* 0 = none */

@@ -30,8 +30,10 @@ struct core {
     struct slot_pool pool;
     struct message *lent; /* what the last delivery points to: kept until the next one */
     struct identifier_list *lent_list;
-    uint64_t now_ms;   /* of the call that is being served */
-    uint64_t sequence; /* of the message accepted last */
+    struct core_watch *watches; /* NULL most of the time */
+    uint32_t matched;           /* places in queues that the message published last has got */
+    uint64_t now_ms;            /* of the call that is being served */
+    uint64_t sequence;          /* of the message accepted last */
     uint64_t session_number;
     uint32_t group_number;
     struct core_stats stats;
@@ -317,6 +319,19 @@ void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *
 void durable_on_failed(void *ctx, const char *why);
 
 void durable_fini(struct core *core);
+
+/* watch.c */
+
+/* A session has got the message that came as number `sequence` for good. */
+void watches_count(struct core *core, uint64_t sequence);
+
+/* The same, for the hot path. */
+static inline void acknowledge(struct core *core, uint64_t sequence)
+{
+    if (core->watches != NULL) {
+        watches_count(core, sequence);
+    }
+}
 
 /* delivery.c */
 

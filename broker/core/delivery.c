@@ -137,6 +137,7 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
     if (slot->qos == 0) {
         (void)fill(out, slot, now_ms);
         core->lent = message_hold(slot->message);
+        acknowledge(core, slot_arrival(slot));
         if (slot->has_list) {
             core->lent_list = slot->list;
             slot->has_list = 0;
@@ -321,6 +322,7 @@ bool core_puback(struct core *core, struct session *session, uint16_t packet_id)
     if (slot == NULL) {
         return false;
     }
+    acknowledge(core, slot_arrival(slot));
     finish(core, session, slot);
     return true;
 }
@@ -391,6 +393,7 @@ bool core_pubrec(struct core *core, struct session *session, uint16_t packet_id,
     /* From here on the client owns the message [MQTT-4.3.3-7]; only the identifier is kept. */
     core_end_loan(core);
     uint64_t arrival = slot_arrival(slot);
+    acknowledge(core, arrival);
     if (slot->kind == SLOT_PUBLISH) {
         slot_release_message(session, slot);
     }

@@ -54,6 +54,7 @@ static enum mqtt_reason publish(struct core *core, uint64_t now_ms, struct sessi
         return MQTT_QUOTA_EXCEEDED;
     }
     core->stats.published++;
+    core->matched = 0;
     struct route route = {.core = core, .message = message, .from = from};
     topic_trie_match(core->trie, message_topic(message), on_match, &route);
     while (route.groups != NULL) {

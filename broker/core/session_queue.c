@@ -189,6 +189,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         group->references++;
         session->shared_slots++;
     }
+    core->matched++;
     session->queued_bytes += message_size(message);
     core->stats.queued_bytes += message_size(message);
     core->stats.queued_messages++;
