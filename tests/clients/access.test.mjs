@@ -116,7 +116,7 @@ describe('passwords', { skip }, () => {
     })
 
     test('three hundred at once all get in while others are served; some leave before', async () => {
-        const file = await passwordFile({ ann: 'secret' })
+        const file = await passwordFile({ ann: 'secret' }, '--iterations', '1000')
         await withBroker({ config: [`password_file ${file}`, 'allow_anonymous true'], listeners }, async (broker) => {
             const watcher = await connect(broker, 'tcp', 5)
             const leavers = await Promise.all([...Array(40)].map(() => rawConnection(broker, 'tcp')))
@@ -124,7 +124,7 @@ describe('passwords', { skip }, () => {
                 link.send(connectPacket(clientId(), { version: 4, user: 'ann' })) /* without a password */
             }
             const many = [...Array(300)].map((_, i) =>
-                connect(broker, i % 2 ? 'tcp' : 'ws', 5, { username: 'ann', password: 'secret' }))
+                connect(broker, i % 2 ? 'tcp' : 'ws', 5, { username: 'ann', password: 'secret', connectTimeout: 30_000 }))
             await drained(watcher)
             const clients = await Promise.all(many)
             await Promise.all(clients.map((client) => client.endAsync()))

@@ -358,35 +358,47 @@ static void the_end_cancels_a_check(void **state)
     close_client(&fixture);
 }
 
+/* A PUBLISH at QoS 0 of `size` bytes. */
+static void send_publish_of(struct fixture *fixture, size_t size)
+{
+    static uint8_t packet[2048] = {0x30, 0, 0, 0, 1, 't', 0};
+    size_t remaining = size - 3;
+    packet[1] = (uint8_t)(0x80 | (remaining & 0x7F));
+    packet[2] = (uint8_t)(remaining >> 7);
+    receive(fixture, bytes_of(packet, size));
+}
+
 static void what_follows_is_bounded(void **state)
 {
     (void)state;
-    static const uint8_t pings[1024] = {[0] = 0xC0};
+    enum { SIZE = 1024 };
     struct fixture fixture;
     open_client(&fixture, "ann:" HASH_A, NULL);
     send_connect(&fixture, "ann");
     size_t sent = 0;
-    for (; !fixture.paused; sent += sizeof pings) {
+    for (; !fixture.paused; sent += SIZE) {
         assert_true(sent <= 17 * 1024);
-        receive(&fixture, bytes_of(pings, sizeof pings));
+        send_publish_of(&fixture, SIZE);
     }
-    assert_true(sent > 16 * 1024);
-    for (; !fixture.closed; sent += sizeof pings) {
-        assert_true(sent <= 257 * 1024);
-        receive(&fixture, bytes_of(pings, sizeof pings));
+    assert_true(sent > 10 * 1024);
+    for (; !fixture.closed; sent += SIZE) {
+        assert_true(sent <= 1025 * 1024);
+        send_publish_of(&fixture, SIZE);
     }
-    assert_true(sent > 256 * 1024);
+    assert_true(sent > 800 * 1024);
+    assert_int_equal(fixture.reason, MQTT_QUOTA_EXCEEDED);
     assert_int_equal(fixture.cancelled, 1);
     close_client(&fixture);
 
-    /* CONNACK lets reading go on. */
+    /* CONNACK lets reading go on, and nothing is lost. */
     open_client(&fixture, "ann:" HASH_A, NULL);
     send_connect(&fixture, "ann");
-    for (sent = 0; !fixture.paused; sent += 2) {
-        receive(&fixture, bytes_of(pings, 2));
+    for (sent = 0; !fixture.paused; sent++) {
+        send_publish_of(&fixture, SIZE);
     }
     answer(&fixture, STATUS_OK);
     assert_true(fixture.paused);
+    assert_int_equal(mqtt_clients_stats(fixture.clients).publish_received, sent);
     assert_int_equal(connack(&fixture), 0);
     assert_false(fixture.paused);
     close_client(&fixture);

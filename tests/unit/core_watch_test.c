@@ -66,7 +66,8 @@ static uint16_t take(struct core *core, struct session *session)
 static void places_and_acknowledgements(void **state)
 {
     (void)state;
-    struct core_effects effects = {NULL, on_output_ready, on_session_lost, NULL};
+    struct core_effects effects = {.output_ready = on_output_ready,
+                                   .session_lost = on_session_lost};
     struct core_options options = core_options_default();
     struct core *core = NULL;
     assert_int_equal(core_create(&options, &effects, 0, &core), STATUS_OK);
