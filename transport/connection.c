@@ -249,11 +249,12 @@ bool connection_opened(struct connection *connection, struct connection_info *in
     info->peer_address = connection_peer_address(connection, address);
     info->listener = connection->listener;
     info->is_websocket = connection->is_websocket;
+    info->is_http = connection->is_http;
     info->is_tls = connection->tls != NULL;
     if (connection->tls != NULL) {
         tls_session_describe(connection->tls, &names, info);
     }
-    void *user = options->handler.open(options->ctx, connection, info);
+    void *user = connection_handler_of(connection)->open(options->ctx, connection, info);
     if (user == NULL) {
         uint8_t frame[WS_CONTROL_FRAME_MAX];
         size_t len = ws_close_write(frame, WEBSOCKET_TRY_AGAIN_LATER, BYTES_EMPTY);
@@ -284,7 +285,7 @@ void connection_report_end(struct connection *connection, const struct connectio
         void *user = connection->user;
         connection->user = NULL;
         loop_uncount(&connection_loop(connection)->statistics.connections_current, 1);
-        connection->listener->options.handler.on_close(user, end);
+        connection_handler_of(connection)->on_close(user, end);
     } else if (!connection->handshake_over) {
         char address[CONNECTION_ADDRESS_BYTES];
         connection->handshake_over = true;

@@ -53,6 +53,7 @@ struct connection_info {
     const char *peer_address; /* "192.0.2.1:4711", "[2001:db8::1]:4711" */
     struct listener *listener;
     bool is_websocket;
+    bool is_http; /* http_handler has it */
     bool is_tls;
     int subprotocol;     /* index into listener_options.subprotocols, -1 when none was negotiated */
     struct bytes path;   /* the request target, query included; empty without WebSocket */

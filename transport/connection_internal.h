@@ -85,6 +85,7 @@ struct connection {
     uint16_t writes_in_progress;
     uint8_t state; /* enum connection_state */
     bool is_websocket : 1;
+    bool is_http : 1;      /* the listener's http_handler has it */
     bool refused_full : 1; /* the server was full at accept */
     bool allow_text : 1;
     bool send_text : 1;
@@ -108,6 +109,13 @@ _Static_assert(offsetof(struct connection, io) == 0, "a handle's address is its 
 static inline struct transport_loop *connection_loop(const struct connection *connection)
 {
     return connection->listener->loop;
+}
+
+static inline const struct connection_handler *
+connection_handler_of(const struct connection *connection)
+{
+    const struct listener_options *options = &connection->listener->options;
+    return connection->is_http ? &options->http_handler : &options->handler;
 }
 
 /* connection.c */

@@ -39,11 +39,6 @@ static bool may_deliver(const struct connection *connection)
     return connection->state == CONNECTION_OPEN && connection_is_live(connection);
 }
 
-static const struct connection_handler *handler_of(const struct connection *connection)
-{
-    return &connection->listener->options.handler;
-}
-
 /* A user that has closed or aborted wants no more of this read. After connection_close the decoder
  * goes on, because the peer's Close is still wanted. */
 static void stop_if_ended(struct connection *connection)
@@ -57,8 +52,8 @@ static void on_ws_message_begin(void *ctx, bool text)
 {
     struct ws_feed *feed = ctx;
     struct connection *connection = feed->connection;
-    if (may_deliver(connection) && handler_of(connection)->on_message_begin != NULL) {
-        handler_of(connection)->on_message_begin(connection->user, text);
+    if (may_deliver(connection) && connection_handler_of(connection)->on_message_begin != NULL) {
+        connection_handler_of(connection)->on_message_begin(connection->user, text);
         stop_if_ended(connection);
     }
 }
@@ -68,7 +63,7 @@ static void on_ws_data(void *ctx, struct bytes bytes)
     struct ws_feed *feed = ctx;
     struct connection *connection = feed->connection;
     if (may_deliver(connection)) {
-        handler_of(connection)->on_bytes(connection->user, bytes);
+        connection_handler_of(connection)->on_bytes(connection->user, bytes);
         stop_if_ended(connection);
     }
 }
@@ -77,8 +72,8 @@ static void on_ws_message_end(void *ctx)
 {
     struct ws_feed *feed = ctx;
     struct connection *connection = feed->connection;
-    if (may_deliver(connection) && handler_of(connection)->on_message_end != NULL) {
-        handler_of(connection)->on_message_end(connection->user);
+    if (may_deliver(connection) && connection_handler_of(connection)->on_message_end != NULL) {
+        connection_handler_of(connection)->on_message_end(connection->user);
         stop_if_ended(connection);
     }
 }
@@ -185,8 +180,37 @@ static void receive_open(struct connection *connection, struct bytes bytes)
     if (connection->is_websocket) {
         receive_websocket(connection, bytes);
     } else if (may_deliver(connection)) {
-        handler_of(connection)->on_bytes(connection->user, bytes);
+        connection_handler_of(connection)->on_bytes(connection->user, bytes);
     }
+}
+
+static bool is_served_as_http(const struct connection *connection)
+{
+    const struct listener_options *options = &connection->listener->options;
+    const struct http_head *http = connection->extra->http;
+    return options->serves_http != NULL && !http_head_has_token(http, HTTP_UPGRADE, "websocket") &&
+           options->serves_http(http_head_value(http, HTTP_TARGET, 0));
+}
+
+/* The user gets the head again, as bytes, and then what followed it. */
+static void begin_plain_http(struct connection *connection, struct bytes rest)
+{
+    struct http_head *http = connection->extra->http;
+    struct connection_info info = {
+        .subprotocol = -1,
+        .path = http_head_value(http, HTTP_TARGET, 0),
+        .origin = http_head_value(http, HTTP_ORIGIN, 0),
+    };
+    connection->extra->http = NULL;
+    connection_extra_settle(connection);
+    connection->is_http = true;
+    if (connection_opened(connection, &info)) {
+        receive_open(connection, http_head_bytes(http));
+        if (connection_is_live(connection)) {
+            receive_open(connection, rest);
+        }
+    }
+    http_head_destroy(http);
 }
 
 static void receive_http(struct connection *connection, struct bytes bytes)
@@ -202,7 +226,13 @@ static void receive_http(struct connection *connection, struct bytes bytes)
         connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
         return;
     }
-    if (result == HTTP_HEAD_DONE) {
+    if (result == HTTP_HEAD_DONE && is_served_as_http(connection)) {
+        if (!connection->refused_full) {
+            begin_plain_http(connection, bytes_from(bytes, consumed));
+            return;
+        }
+        ws_handshake_refuse_full(&answer);
+    } else if (result == HTTP_HEAD_DONE) {
         ws_handshake_decide(http, &connection->listener->options, connection->refused_full,
                             &answer);
     } else {
@@ -247,7 +277,8 @@ static void begin_http(struct connection *connection, struct bytes bytes)
 {
     struct connection_extra *extra = connection_extra_get(connection);
     if (extra != NULL) {
-        extra->http = http_head_create(connection->listener->options.http_head_bytes_max);
+        const struct listener_options *options = &connection->listener->options;
+        extra->http = http_head_create(options->http_head_bytes_max, options->serves_http != NULL);
     }
     if (extra == NULL || extra->http == NULL) {
         connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
@@ -445,8 +476,8 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
     }
     loop_count(&connection_loop(connection)->statistics.bytes_received, (uint64_t)len);
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
-    if (connection->user != NULL && handler_of(connection)->on_inbound != NULL) {
-        handler_of(connection)->on_inbound(connection->user, connection->last_inbound_ms);
+    if (connection->user != NULL && connection_handler_of(connection)->on_inbound != NULL) {
+        connection_handler_of(connection)->on_inbound(connection->user, connection->last_inbound_ms);
     }
     if (connection->state == CONNECTION_LINGER && lingers_too_long(connection, (size_t)len)) {
         connection_destroy_soon(connection);

@@ -463,7 +463,7 @@ static void ask_user(struct connection *connection, struct output *output)
     if (connection->is_websocket) {
         begin_message(loop, output, connection->send_text, false);
     }
-    connection->listener->options.handler.on_output(connection->user, output);
+    connection_handler_of(connection)->on_output(connection->user, output);
     end_message(loop, output);
 }
 

@@ -16,7 +16,8 @@ struct http_head {
     http_parser parser;
     size_t bytes_max;
     size_t bytes;
-    char *store; /* the values, one behind the other */
+    uint8_t *kept; /* bytes_max, when all is kept; else NULL */
+    char *store;   /* the values, one behind the other */
     size_t store_used, store_size;
     struct value values[HTTP_VALUES_MAX];
     unsigned value_count;
@@ -142,9 +143,16 @@ static int on_headers_complete(http_parser *parser)
     return 2; /* whatever follows is not HTTP: the parser stops behind the head */
 }
 
-struct http_head *http_head_create(size_t bytes_max)
+struct http_head *http_head_create(size_t bytes_max, bool keep_bytes)
 {
     struct http_head *head = mem_zalloc(sizeof *head);
+    if (head != NULL && keep_bytes) {
+        head->kept = mem_alloc(bytes_max);
+        if (head->kept == NULL) {
+            mem_free(head);
+            return NULL;
+        }
+    }
     if (head != NULL) {
         http_parser_init(&head->parser, HTTP_REQUEST);
         head->parser.data = head;
@@ -156,6 +164,7 @@ struct http_head *http_head_create(size_t bytes_max)
 void http_head_destroy(struct http_head *head)
 {
     if (head != NULL) {
+        mem_free(head->kept);
         mem_free(head->store);
         mem_free(head);
     }
@@ -178,6 +187,9 @@ enum http_head_result http_head_feed(struct http_head *head, struct bytes bytes,
     size_t len = bytes.len < room ? bytes.len : room;
     if (len != 0) {
         *consumed = http_parser_execute(&head->parser, &settings, (const char *)bytes.data, len);
+        if (head->kept != NULL) {
+            memcpy(head->kept + head->bytes, bytes.data, *consumed);
+        }
         head->bytes += *consumed;
     }
     if (head->result != HTTP_HEAD_MORE) {
@@ -190,6 +202,11 @@ enum http_head_result http_head_feed(struct http_head *head, struct bytes bytes,
         head->result = HTTP_HEAD_TOO_LARGE;
     }
     return head->result;
+}
+
+struct bytes http_head_bytes(const struct http_head *head)
+{
+    return head->kept == NULL ? BYTES_EMPTY : bytes_of(head->kept, head->bytes);
 }
 
 bool http_head_is_get(const struct http_head *head)

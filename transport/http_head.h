@@ -40,8 +40,9 @@ enum http_head_result {
 
 struct http_head;
 
-/* A parser for heads of up to `bytes_max` bytes. NULL when there is no memory. */
-MUST_USE struct http_head *http_head_create(size_t bytes_max);
+/* A parser for heads of up to `bytes_max` bytes; with `keep_bytes` it keeps them for
+ * http_head_bytes. NULL when there is no memory. */
+MUST_USE struct http_head *http_head_create(size_t bytes_max, bool keep_bytes);
 
 /* NULL is allowed. */
 void http_head_destroy(struct http_head *head);
@@ -52,6 +53,9 @@ MUST_USE enum http_head_result http_head_feed(struct http_head *head, struct byt
                                               size_t *consumed);
 
 /* The following are for complete heads; bytes live as long as the head. */
+
+/* The whole head as it came; empty when it was not kept. */
+struct bytes http_head_bytes(const struct http_head *head);
 
 bool http_head_is_get(const struct http_head *head);
 bool http_head_is_1_1(const struct http_head *head); /* or later 1.x */

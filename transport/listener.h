@@ -78,6 +78,12 @@ struct listener_options {
     uint64_t sockets_max; /* of all joined loops; a client beyond is closed at once; 0: no limit */
 
     struct connection_handler handler;
+    /* Requests that are not for a WebSocket: those whose target is served here get `http_handler`,
+     * and from its on_bytes on all bytes as they came, head included. NULL: none are. The other
+     * members of http_handler are those of a byte stream; accept and on_refused are not looked at.
+     */
+    bool (*serves_http)(struct bytes target);
+    struct connection_handler http_handler;
     void *ctx;
 };
 

@@ -105,6 +105,13 @@ static void refuse_subprotocol(const struct listener_options *options, struct ws
     refuse(out, "400 Bad Request", "", "no WebSocket subprotocol in common", body);
 }
 
+void ws_handshake_refuse_full(struct ws_handshake *out)
+{
+    out->subprotocol = -1;
+    refuse(out, "503 Service Unavailable", "Retry-After: 10\r\n", "too many connections",
+           "Too many connections; try again later.");
+}
+
 /* Everything but the subprotocol. False: `out` has the refusal. */
 static bool request_is_acceptable(const struct http_head *head,
                                   const struct listener_options *options, bool full,
@@ -141,8 +148,7 @@ static bool request_is_acceptable(const struct http_head *head,
         refuse(out, "403 Forbidden", "", "Origin is not allowed",
                "Pages of this origin may not connect here.");
     } else if (full) {
-        refuse(out, "503 Service Unavailable", "Retry-After: 10\r\n", "too many connections",
-               "Too many connections; try again later.");
+        ws_handshake_refuse_full(out);
     } else {
         return true;
     }

@@ -26,6 +26,9 @@ struct ws_handshake {
 void ws_handshake_decide(const struct http_head *head, const struct listener_options *options,
                          bool full, struct ws_handshake *out);
 
+/* The answer to whoever asks for something else than a WebSocket while the server is full. */
+void ws_handshake_refuse_full(struct ws_handshake *out);
+
 /* The answer to a head that could not be parsed: HTTP_HEAD_BAD or HTTP_HEAD_TOO_LARGE. */
 void ws_handshake_refuse(enum http_head_result result, struct ws_handshake *out);
 

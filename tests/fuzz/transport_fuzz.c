@@ -100,7 +100,7 @@ static enum http_head_result parse(struct bytes input, size_t cut, size_t *consu
 {
     static const char *const names[] = {"mqtt", "mqttv3.1"};
     struct listener_options options = {.subprotocols = names, .subprotocol_count = 2};
-    struct http_head *head = http_head_create(1000);
+    struct http_head *head = http_head_create(1000, true);
     *consumed = 0;
     answer->response_len = 0;
     if (head == NULL) {
