@@ -12,6 +12,7 @@ enum kept {
     TARGET,
     AUTHORIZATION,
     CONTENT_TYPE,
+    HOST,
     ORIGIN,
     LAST_EVENT_ID,
     IDEMPOTENCY_KEY,
@@ -20,8 +21,13 @@ enum kept {
 };
 
 static const char *const kept_names[KEPT_COUNT] = {
-    [AUTHORIZATION] = "authorization", [CONTENT_TYPE] = "content-type",       [ORIGIN] = "origin",
-    [LAST_EVENT_ID] = "last-event-id", [IDEMPOTENCY_KEY] = "idempotency-key", [EXPECT] = "expect",
+    [AUTHORIZATION] = "authorization",
+    [CONTENT_TYPE] = "content-type",
+    [HOST] = "host",
+    [ORIGIN] = "origin",
+    [LAST_EVENT_ID] = "last-event-id",
+    [IDEMPOTENCY_KEY] = "idempotency-key",
+    [EXPECT] = "expect",
 };
 
 struct buffer {
@@ -294,6 +300,7 @@ static enum http_read finish(struct http_reader *reader, struct http_request *ou
         .query = bytes_from(target, path_len + 1),
         .authorization = kept_value(reader, AUTHORIZATION),
         .content_type = kept_value(reader, CONTENT_TYPE),
+        .host = kept_value(reader, HOST),
         .origin = kept_value(reader, ORIGIN),
         .last_event_id = kept_value(reader, LAST_EVENT_ID),
         .idempotency_key = kept_value(reader, IDEMPOTENCY_KEY),

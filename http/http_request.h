@@ -34,6 +34,7 @@ struct http_request {
     struct bytes query; /* behind the '?' */
     struct bytes authorization;
     struct bytes content_type;
+    struct bytes host;
     struct bytes origin;
     struct bytes last_event_id;
     struct bytes idempotency_key;

@@ -53,7 +53,8 @@ enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt
 {
     size_t strings_size = bytes_of_string(values->auto_id_prefix).len +
                           bytes_of_string(values->client_id_prefix).len +
-                          bytes_of_string(values->response_information).len + 3;
+                          bytes_of_string(values->response_information).len +
+                          bytes_of_string(values->http_cors_origin).len + 4;
     *out = mem_alloc(sizeof **out + strings_size);
     if (*out == NULL) {
         return STATUS_NO_MEMORY;
@@ -67,6 +68,7 @@ enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt
     move_string(&(*out)->auto_id_prefix, &room);
     move_string(&(*out)->client_id_prefix, &room);
     move_string(&(*out)->response_information, &room);
+    move_string(&(*out)->http_cors_origin, &room);
     return STATUS_OK;
 }
 
@@ -111,7 +113,11 @@ static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 
 static void on_committed(void *ctx, uint64_t ticket)
 {
-    control_on_committed(ctx, ticket);
+    struct mqtt_clients *clients = ctx;
+    control_on_committed(clients, ticket);
+    if (clients->host.committed != NULL) {
+        clients->host.committed(clients->host.ctx, ticket);
+    }
 }
 
 static void on_store_failed(void *ctx, const char *why)

@@ -43,6 +43,7 @@ struct mqtt_settings {
     uint32_t connect_timeout_ms;  /* until CONNECT is complete */
     const char *auto_id_prefix;   /* of client ids that we assign; never NULL */
     const char *client_id_prefix; /* client ids must begin so; NULL = any */
+    const char *http_cors_origin; /* origins of pages that may use the HTTP API; NULL = none */
     /* For clients that ask (3.2.2.3.15); %c and %u stand for client id and user name; NULL = none
      */
     const char *response_information;
@@ -69,6 +70,8 @@ struct mqtt_host {
     uint64_t (*last_inbound_ms)(void *link);
     /* Fills `out` with bytes that nobody can guess. */
     void (*random)(void *ctx, uint8_t *out, size_t len);
+    /* The store has committed `ticket`: for others who wait. May be NULL. */
+    void (*committed)(void *ctx, uint64_t ticket);
     /* The store has failed: the process must stop. */
     void (*store_failed)(void *ctx, const char *why);
     /* Only needed when a listener has a password file. */

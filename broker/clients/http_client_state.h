@@ -1,0 +1,141 @@
+/*
+ * http_client_state: the structures behind http_client.h, for its own files. http_client.c reads
+ * requests, keeps time and sends answers, http_login.c finds out who sends them, http_routes.c does
+ * what they ask for.
+ */
+#ifndef BROKER_HTTP_CLIENT_STATE_H
+#define BROKER_HTTP_CLIENT_STATE_H
+
+#include "http_client.h"
+#include "http_json.h"
+#include "http_keys.h"
+#include "http_request.h"
+#include "http_response.h"
+#include "timer_wheel.h"
+
+enum {
+    HTTP_HEAD_MAX = 16 * 1024,
+    HTTP_IDLE_MS = 60 * 1000,       /* between two requests, and for an answer to be taken */
+    HTTP_LOGIN_MS = 30 * 1000,      /* for a password to be checked */
+    HTTP_WAIT_MS = 5 * 1000,        /* ?wait=acked without a timeout */
+    HTTP_WAIT_MAX_MS = 60 * 1000,   /* and with one */
+    HTTP_BACKLOG_PAUSE = 16 * 1024, /* what comes behind a request; beyond, nothing more is read */
+    HTTP_BACKLOG_MAX = 512 * 1024,  /* what had been read by then */
+};
+
+/* A part of an answer: a head and perhaps a body. */
+struct http_block {
+    struct shared shared; /* first */
+    struct http_block *next;
+    size_t len;
+    uint8_t data[];
+};
+
+enum http_state {
+    HTTP_READING,  /* a request is awaited, or read */
+    HTTP_CHECKING, /* the password is being checked */
+    HTTP_WAITING,  /* messages were published, and it is waited for their receivers */
+    HTTP_ANSWERED, /* the answer is to be sent */
+    HTTP_CLOSING,  /* host.close was called */
+};
+
+/* A publication that is being waited for. */
+struct http_publication {
+    struct core_watch watch; /* first; begun when is_watched */
+    struct http_client *client;
+    struct http_result result;
+    bool is_watched;
+};
+
+/* What a request has published. */
+struct http_wait {
+    struct http_batch *batch; /* that the topics are borrowed from; NULL: they stand behind */
+    bool is_single;
+    bool is_late;    /* receivers are not waited for any more */
+    unsigned status; /* of the answer */
+    size_t count;
+    uint64_t ticket; /* that must be committed, since the answer is a promise; 0: none */
+    struct http_publication *publications; /* owned, with a topic behind them */
+};
+
+struct http_clients {
+    struct http_host host;
+    struct core *core;
+    struct timer_wheel wheel;
+    struct http_client *first; /* all open clients */
+    struct http_keys *keys;
+    struct hash_seed seed;
+    uint64_t committed; /* the latest ticket */
+    uint64_t ticketed;  /* the latest one that a publication was given */
+    bool stopping;
+};
+
+struct http_client {
+    struct http_clients *clients;
+    struct http_client *next, *previous;
+    void *link;
+    struct mqtt_settings *settings; /* one reference held */
+    struct http_reader *reader;
+    struct http_request request; /* borrowed from reader, while one is being worked on */
+    struct http_block *blocks;   /* to be sent, oldest first */
+    struct message *body;        /* whose payload follows the blocks; one reference, or NULL */
+    uint8_t *backlog;            /* what came behind the request */
+    size_t backlog_len;
+    size_t backlog_capacity;
+    struct access_check *check;   /* HTTP_CHECKING only */
+    struct access_rights *rights; /* of who sent the request; NULL: it may do everything */
+    struct http_wait wait;        /* HTTP_WAITING only */
+    char *user_name;              /* of who sent the request; NULL: anonymous */
+    char *certificate_user;       /* NULL: none */
+    uint64_t check_mark;          /* of the entry that the check began with */
+    uint64_t login_seal; /* of the Authorization field that was found right last; 0: none */
+    uint64_t login_mark; /* of the entry that it was compared with */
+    struct timer timer;
+    uint32_t user_name_len;
+    uint8_t state; /* enum http_state */
+    bool keep_alive;
+    bool is_paused; /* not read from */
+    bool has_body;  /* of the answer; false for HEAD */
+};
+
+/* http_client.c */
+
+/* Answers with a JSON text, which is taken over (NULL: no memory), and `status`. */
+void http_answer_json(struct http_client *client, uint64_t now_ms, unsigned status,
+                      char *take_text);
+
+/* Answers with {"error": ..., "message": ...}. */
+void http_answer_error(struct http_client *client, uint64_t now_ms, unsigned status,
+                       const char *error, const char *words);
+
+/* Answers 405, or an OPTIONS request with what is allowed. */
+void http_answer_method(struct http_client *client, uint64_t now_ms, const char *allow);
+
+/* Answers with a head (whose origin and keep-alive are filled in here) and the payload of
+ * `message`, of which a reference is taken; NULL: no body. */
+void http_answer(struct http_client *client, uint64_t now_ms, struct http_response *response,
+                 struct message *message);
+
+/* http_login.c */
+
+/* Finds out who sends the request, and goes on with http_route, or answers 401. */
+void http_login(struct http_client *client, uint64_t now_ms);
+
+/* No answer is wanted any more. */
+void http_cancel_check(struct http_client *client);
+
+/* http_routes.c */
+
+/* Does what the request of a client that is let in asks for. */
+void http_route(struct http_client *client, uint64_t now_ms);
+
+/* The same for paths that need no login. True: it was answered. */
+MUST_USE bool http_route_open(struct http_client *client, uint64_t now_ms);
+
+/* Answers what HTTP_WAITING waits for if it has come, or, with `late`, if it has not. */
+void http_settle_wait(struct http_client *client, uint64_t now_ms, bool late);
+
+/* Frees what a wait holds. */
+void http_end_wait(struct http_client *client);
+
+#endif
