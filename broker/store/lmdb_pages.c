@@ -111,13 +111,19 @@ static bool tree_is_plausible(const struct lmdb_tree *tree, uint64_t last_page)
                                        tree->depth <= DEPTH_MAX;
 }
 
-/* Meta page `number`, if it is a good one; *page_size as it says. */
-static bool read_meta(int fd, uint64_t number, uint64_t offset, uint64_t *page_size,
-                      struct lmdb_snapshot *out)
+enum meta {
+    META_BAD,
+    META_STALE, /* LMDB takes it for a meta page, but what it describes cannot be */
+    META_GOOD,
+};
+
+/* Meta page `number`; *page_size and *out as it says. */
+static enum meta read_meta(int fd, uint64_t number, uint64_t offset, uint64_t *page_size,
+                           struct lmdb_snapshot *out)
 {
     uint8_t page[HEADER + META];
     if (read_at(fd, page, sizeof page, offset) != STATUS_OK) {
-        return false;
+        return META_BAD;
     }
     const uint8_t *meta = page + HEADER;
     const uint8_t *trees = meta + 8 + 2 * WORD;
@@ -129,14 +135,18 @@ static bool read_meta(int fd, uint64_t number, uint64_t offset, uint64_t *page_s
         .last_page = word_at(trees + 2 * TREE),
         .transaction = word_at(trees + 2 * TREE + WORD),
     };
-    return word_at(page) == number && (u16_at(page + WORD + 2) & PAGE_KINDS) == PAGE_META &&
-           u32_at(meta) == META_MAGIC && u32_at(meta + 4) == META_VERSION &&
-           is_page_size(*page_size) && out->last_page < (uint64_t)1 << 47 && out->last_page >= 1 &&
-           out->last_page < map_bytes / *page_size &&
-           (out->free_pages.flags & TREE_FIXED_MAP) == 0 &&
-           (out->free_pages.flags & TREE_INTEGER_KEYS) != 0 && out->tables.flags == 0 &&
-           tree_is_plausible(&out->free_pages, out->last_page) &&
-           tree_is_plausible(&out->tables, out->last_page);
+    /* Commits take turns: those with an even number are in page 0. */
+    bool is_meta = word_at(page) == number && (u16_at(page + WORD + 2) & PAGE_KINDS) == PAGE_META &&
+                   u32_at(meta) == META_MAGIC && u32_at(meta + 4) == META_VERSION &&
+                   is_page_size(*page_size) &&
+                   (out->transaction % 2 == number || out->transaction == 0);
+    bool is_good = is_meta && out->last_page < (uint64_t)1 << 47 && out->last_page >= 1 &&
+                   out->last_page < map_bytes / *page_size &&
+                   (out->free_pages.flags & TREE_FIXED_MAP) == 0 &&
+                   (out->free_pages.flags & TREE_INTEGER_KEYS) != 0 && out->tables.flags == 0 &&
+                   tree_is_plausible(&out->free_pages, out->last_page) &&
+                   tree_is_plausible(&out->tables, out->last_page);
+    return is_good ? META_GOOD : is_meta ? META_STALE : META_BAD;
 }
 
 enum status lmdb_pages_open(int fd, struct lmdb_pages *out)
@@ -146,34 +156,36 @@ enum status lmdb_pages_open(int fd, struct lmdb_pages *out)
     if (fstat(fd, &info) != 0) {
         return STATUS_IO;
     }
-    struct lmdb_snapshot found[2];
+    struct lmdb_snapshot found[2] = {{.transaction = 0}, {.transaction = 0}};
+    enum meta metas[2] = {META_BAD, META_BAD};
     uint64_t size = 0;
-    bool first = read_meta(fd, 0, 0, &size, &found[0]);
-    bool second = false;
+    metas[0] = read_meta(fd, 0, 0, &size, &found[0]);
     /* The second page begins where the first one ends, if that can be known. */
-    for (uint64_t guess = PAGE_SIZE_MIN; guess <= PAGE_SIZE_MAX && !second; guess *= 2) {
+    for (uint64_t guess = PAGE_SIZE_MIN; guess <= PAGE_SIZE_MAX && metas[1] == META_BAD;
+         guess *= 2) {
         uint64_t other = 0;
-        if (!first || guess == size) {
-            second = read_meta(fd, 1, guess, &other, &found[1]) && other == guess;
-            size = second ? guess : size;
+        if (metas[0] == META_BAD || guess == size) {
+            metas[1] = read_meta(fd, 1, guess, &other, &found[1]);
+            metas[1] = other == guess ? metas[1] : META_BAD;
+            size = metas[1] != META_BAD ? guess : size;
         }
     }
-    if (!first && !second) {
+    if (metas[0] != META_GOOD && metas[1] != META_GOOD) {
         return STATUS_INVALID;
     }
     out->page_size = (size_t)size;
     out->page_count = (uint64_t)info.st_size / size;
-    out->meta_damaged = !first || !second;
-    if (!first || (second && found[1].transaction > found[0].transaction)) {
-        out->snapshots[out->snapshot_count++] = found[1];
-        second = false;
+    unsigned newest = metas[0] != META_GOOD ||
+                      (metas[1] == META_GOOD && found[1].transaction > found[0].transaction);
+    out->snapshots[out->snapshot_count++] = found[newest];
+    if (metas[!newest] == META_GOOD) {
+        out->snapshots[out->snapshot_count++] = found[!newest];
     }
-    if (first) {
-        out->snapshots[out->snapshot_count++] = found[0];
-    }
-    if (second) {
-        out->snapshots[out->snapshot_count++] = found[1];
-    }
+    /* After a failed write of a meta page LMDB leaves there the number of an older commit with the
+     * trees of the failed one. It will not look at it again. */
+    out->meta_damaged =
+        metas[!newest] == META_BAD ||
+        (metas[!newest] == META_STALE && found[!newest].transaction >= found[newest].transaction);
     return STATUS_OK;
 }
 

@@ -136,7 +136,7 @@ static bool write_until_done(struct lmdb_store *store, struct store_batch *batch
             look_for_room(store);
             return true;
         }
-        if (!lmdb_is_no_room(error)) {
+        if (!lmdb_is_no_room(&store->file, error)) {
             fail(store, "cannot write the store", mdb_strerror(error));
             return false;
         }

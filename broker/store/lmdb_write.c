@@ -5,9 +5,25 @@
 
 #include "mem.h"
 
-bool lmdb_is_no_room(int error)
+/* A disk with less is full. */
+#define EXHAUSTED_BYTES ((uint64_t)1 << 16)
+
+/* What the disk has left; UINT64_MAX when it does not say. */
+static uint64_t disk_room(const struct lmdb_file *file)
 {
-    return error == MDB_MAP_FULL || error == ENOSPC || error == EDQUOT;
+    struct statvfs disk;
+    mdb_filehandle_t fd;
+    if (mdb_env_get_fd(file->env, &fd) != 0 || fstatvfs(fd, &disk) != 0) {
+        return UINT64_MAX;
+    }
+    return (uint64_t)disk.f_bavail * disk.f_frsize;
+}
+
+bool lmdb_is_no_room(const struct lmdb_file *file, int error)
+{
+    /* LMDB says EIO when a write was cut short, as it is on a disk that becomes full. */
+    return error == MDB_MAP_FULL || error == ENOSPC || error == EDQUOT ||
+           (error == EIO && disk_room(file) < EXHAUSTED_BYTES);
 }
 
 /* Rows come in ascending order as a rule, and then they need no search; where one does not, it is
@@ -438,16 +454,12 @@ uint64_t lmdb_room(const struct lmdb_file *file, uint64_t enough)
 {
     MDB_envinfo info;
     MDB_stat stat;
-    struct statvfs disk;
-    mdb_filehandle_t fd;
     (void)mdb_env_info(file->env, &info);
     (void)mdb_env_stat(file->env, &stat);
     uint64_t used = (uint64_t)(info.me_last_pgno + 1) * stat.ms_psize;
     uint64_t room = file->map_bytes > used ? file->map_bytes - used : 0;
-    if (mdb_env_get_fd(file->env, &fd) == 0 && fstatvfs(fd, &disk) == 0) {
-        uint64_t left = (uint64_t)disk.f_bavail * disk.f_frsize;
-        room = left < room ? left : room;
-    }
+    uint64_t left = disk_room(file);
+    room = left < room ? left : room;
     return room >= enough ? room : room + free_bytes(file, stat.ms_psize, enough - room);
 }
 

@@ -23,7 +23,7 @@ struct lmdb_writer {
 MUST_USE int lmdb_write_batch(struct lmdb_writer *writer, struct store_batch *batch);
 
 /* True for the errors that pass when there is room again. */
-bool lmdb_is_no_room(int error);
+bool lmdb_is_no_room(const struct lmdb_file *file, int error);
 
 /* Bytes that may still be written: what is left of the map or the disk, whichever is less, and
  * pages of the file that are free. Counts no further than to `enough`. */
