@@ -15,6 +15,7 @@
 #include "options.h"
 #include "passwd.h"
 #include "server.h"
+#include "store_command.h"
 
 /* Every client is a file descriptor: take as many as the system gives. */
 static void raise_descriptor_limit(void)
@@ -100,6 +101,9 @@ static int serve(const struct options *options, struct config *config, struct lo
 
 int main(int argc, char *argv[])
 {
+    if (argc > 1 && strcmp(argv[1], "store") == 0) {
+        return store_command(argc - 2, argv + 2, stdout, stderr);
+    }
     struct options options;
     if (argc >= 2 && strcmp(argv[1], "passwd") == 0) {
         return passwd_run(argc - 1, argv + 1);

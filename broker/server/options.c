@@ -12,6 +12,7 @@ static const char help_text[] =
     "              [-v] [-d]\n"
     "       dunlin [-c FILE] --check-config\n"
     "       dunlin passwd FILE USER\n"
+    "       dunlin store check|dump|compact [FILE|DIRECTORY]\n"
     "\n"
     "  -c, --config FILE       read the configuration from FILE (mosquitto.conf's syntax)\n"
     "  -p, --port PORT         listen on PORT of this machine only (127.0.0.1 and ::1)\n"

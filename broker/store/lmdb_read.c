@@ -39,6 +39,7 @@ struct load {
     struct store_recipients recipients;
     struct store_buffer body;
     uint64_t damaged;
+    bool all_bodies;
 };
 
 static enum status load_session(struct load *load, struct bytes key, struct bytes row)
@@ -84,7 +85,7 @@ static enum status load_message(struct load *load, struct bytes key, struct byte
         return STATUS_NO_MEMORY;
     }
     struct bytes body = BYTES_EMPTY;
-    if (has_retained(&load->recipients)) {
+    if (load->all_bodies || has_retained(&load->recipients)) {
         body = decoded.body;
         size_t len = (size_t)decoded.properties_len + decoded.payload_len;
         if (decoded.in_pieces) {
@@ -143,9 +144,9 @@ static enum status load_table(struct load *load, enum store_table table, load_ro
 }
 
 enum status lmdb_load(const struct lmdb_file *file, const struct lmdb_log *log,
-                      const struct store_loader *loader)
+                      const struct store_loader *loader, bool all_bodies)
 {
-    struct load load = {.file = file, .loader = loader};
+    struct load load = {.file = file, .loader = loader, .all_bodies = all_bodies};
     int error = mdb_txn_begin(file->env, NULL, MDB_RDONLY, &load.txn);
     if (error != 0) {
         lmdb_log(log, STORE_LOG_ERROR, "cannot read store %s: %s", file->path, mdb_strerror(error));

@@ -9,9 +9,10 @@
 
 #include "lmdb_file.h"
 
-/* store_load. Rows that cannot be read are left out and logged. */
+/* store_load. Rows that cannot be read are left out and logged. `all_bodies`: of every message,
+ * not just of the retained ones. */
 MUST_USE enum status lmdb_load(const struct lmdb_file *file, const struct lmdb_log *log,
-                               const struct store_loader *loader);
+                               const struct store_loader *loader, bool all_bodies);
 
 /* What one store_fetch asks for, and then its answer, in one block. */
 struct lmdb_fetch {

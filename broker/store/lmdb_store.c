@@ -299,7 +299,7 @@ static void set_events(struct store *base, const struct store_events *events)
 
 static enum status load(struct store *base, const struct store_loader *loader)
 {
-    return lmdb_load(&of(base)->file, &of(base)->log, loader);
+    return lmdb_load(&of(base)->file, &of(base)->log, loader, false);
 }
 
 static void append(struct store *base, struct message *message, uint64_t expires_unix_ms,
