@@ -273,8 +273,8 @@ static int find_subscription(const struct store_batch_subscription *entry, MDB_c
             return 0;
         }
     }
-    ENSURE(!"65,535 filters of one session with the same 64-bit hash");
-    return MDB_CORRUPTED;
+    /* 65,535 filters of one session with the same hash: the seed is known to nobody. */
+    return MDB_KEYEXIST;
 }
 
 /* The last row of the same hash moves into the hole at `hole`, so that the search above may end at
