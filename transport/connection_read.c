@@ -477,7 +477,8 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
     loop_count(&connection_loop(connection)->statistics.bytes_received, (uint64_t)len);
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
     if (connection->user != NULL && connection_handler_of(connection)->on_inbound != NULL) {
-        connection_handler_of(connection)->on_inbound(connection->user, connection->last_inbound_ms);
+        connection_handler_of(connection)
+            ->on_inbound(connection->user, connection->last_inbound_ms);
     }
     if (connection->state == CONNECTION_LINGER && lingers_too_long(connection, (size_t)len)) {
         connection_destroy_soon(connection);

@@ -1,7 +1,7 @@
 /*
  * mqtt_client_state: the structures behind mqtt_client.h, for its own files. mqtt_client.c opens,
- * closes and keeps time, mqtt_connection.c answers CONNECT, mqtt_login.c waits for its password to be
- * checked, mqtt_packets.c answers the other packets, mqtt_output.c sends.
+ * closes and keeps time, mqtt_connection.c answers CONNECT, mqtt_login.c waits for its password to
+ * be checked, mqtt_packets.c answers the other packets, mqtt_output.c sends.
  */
 #ifndef BROKER_MQTT_CLIENT_STATE_H
 #define BROKER_MQTT_CLIENT_STATE_H
@@ -19,8 +19,8 @@ enum {
     ENTRIES_MAX = 16 * 1024,         /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
     UNCOMMITTED_MAX = 64 << 20,      /* bytes of messages before publishers have to wait */
     LOGIN_TIMEOUT_MS = 30 * 1000,    /* for a password to be checked, with those before it */
-    LOGIN_EARLY_PAUSE = 16 * 1024,   /* bytes of packets sent meanwhile; then nothing more is read */
-    LOGIN_EARLY_MAX = 1024 * 1024,   /* of those that had been read by then */
+    LOGIN_EARLY_PAUSE = 16 * 1024, /* bytes of packets sent meanwhile; then nothing more is read */
+    LOGIN_EARLY_MAX = 1024 * 1024, /* of those that had been read by then */
 };
 
 /* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever

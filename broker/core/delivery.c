@@ -162,17 +162,20 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
     return CORE_DELIVERY;
 }
 
-/* True when the session has this very message in flight: the store knows only one of the two. */
-static bool has_in_window(const struct session *session, const struct message *message)
+enum { PLACE_FIRST = 1, PLACE_SECOND = 2 };
+
+/* Under which names the session has this very message in flight in the store. */
+static unsigned places_in_window(const struct session *session, const struct message *message)
 {
+    unsigned places = 0;
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);
         if (slot->kind != SLOT_EMPTY && slot->is_stored &&
             slot_arrival(slot) == message->sequence) {
-            return true;
+            places |= slot->is_second ? PLACE_SECOND : PLACE_FIRST;
         }
     }
-    return false;
+    return places;
 }
 
 /* A retained message goes out at QoS 1 or 2; what next_publish says of the window holds here too.
@@ -180,8 +183,12 @@ static bool has_in_window(const struct session *session, const struct message *m
 static enum core_next send_retained(struct core *core, uint64_t now_ms, struct session *session,
                                     struct slot *slot, struct core_delivery *out)
 {
-    bool is_durable = session->durable != NULL && slot->message->is_stored &&
-                      !has_in_window(session, slot->message);
+    bool is_durable = session->durable != NULL && slot->message->is_stored;
+    if (is_durable) {
+        unsigned places = places_in_window(session, slot->message);
+        slot->is_second = (places & PLACE_FIRST) != 0;
+        is_durable = places != (PLACE_FIRST | PLACE_SECOND);
+    }
     struct slot *sent = put_in_window(core, session, slot, is_durable && slot->qos == 2);
     if (sent == NULL) {
         message_release(slot->message);

@@ -232,13 +232,18 @@ static bool is_own_topic(const struct message *message)
     return bytes_start_with(message_topic(message), bytes_of_string("$SYS/"));
 }
 
+static enum store_role role_of(const struct slot *slot)
+{
+    return slot->is_second ? STORE_SECOND : STORE_QUEUED;
+}
+
 static struct store_recipient recipient_of(const struct session *session, const struct slot *slot)
 {
     return (struct store_recipient){
         .session = session->number,
         .group = slot->is_shared ? slot->group->number : 0,
         .packet_id = slot->packet_id,
-        .role = STORE_QUEUED,
+        .role = (uint8_t)role_of(slot),
         .qos = slot->qos,
         .retain = slot->retain,
         .identifier_count = (uint16_t)(slot->has_list ? slot->list->count : slot->identifier != 0),
@@ -328,7 +333,7 @@ void durable_finish_part(struct core *core, uint64_t arrival, enum store_role ro
 void durable_finish(struct core *core, const struct session *session, const struct slot *slot)
 {
     if (core->store != NULL && slot->is_stored) {
-        store_finish(changing(core), slot_arrival(slot), STORE_QUEUED, owner_of(session, slot));
+        store_finish(changing(core), slot_arrival(slot), role_of(slot), owner_of(session, slot));
     }
 }
 
@@ -337,8 +342,8 @@ void durable_update(struct core *core, struct session *session, const struct slo
     if (core->store == NULL || !slot->is_stored || owner_of(session, slot) != session->number) {
         return;
     }
-    store_update(changing(core), slot_arrival(slot), session->number, slot->packet_id,
-                 slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
+    store_update(changing(core), slot_arrival(slot), role_of(slot), session->number,
+                 slot->packet_id, slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
     if (slot->qos == 2) {
         session->assigned_at = core->changed;
     }

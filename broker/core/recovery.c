@@ -231,6 +231,7 @@ static struct slot slot_of(const struct recovery *recovery, const struct session
         .packet_id = recipient->packet_id,
         .kind = SLOT_STORED,
         .is_stored = 1,
+        .is_second = recipient->role == STORE_SECOND,
         .qos = recipient->qos & 3U,
         .retain = recipient->retain,
         .sent_before = recipient->packet_id != 0,
@@ -323,7 +324,7 @@ static enum status load_recipient(struct recovery *recovery, const struct store_
     if (session == NULL) {
         return load_orphan(recovery, message->arrival, recipient);
     }
-    if (recipient->role == STORE_QUEUED) {
+    if (recipient->role == STORE_QUEUED || recipient->role == STORE_SECOND) {
         return load_queued(recovery, session, message, recipient);
     }
     return id_set_has(&session->unreleased, recipient->packet_id)

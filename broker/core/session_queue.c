@@ -166,10 +166,12 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         add_identifier(last, subscription->identifier);
         return;
     }
-    bool is_second = last != NULL && last->kind == SLOT_PUBLISH && last->message == message;
     if (session->client == NULL && qos == 0 && !core->options.queue_qos0) {
         return;
     }
+    const struct message *last_message =
+        last != NULL && last->kind == SLOT_PUBLISH ? last->message : NULL;
+    bool last_is_second = last != NULL && last->is_second;
     struct slot *slot = NULL;
     if (!session_is_full(core, session, message)) {
         slot = slot_queue_push(&session->queue, &core->pool);
@@ -194,8 +196,10 @@ void session_enqueue(struct core *core, struct session *session, struct message 
     core->stats.queued_bytes += message_size(message);
     core->stats.queued_messages++;
     if (session->durable != NULL) {
-        /* A session that gets the message twice has the second copy in memory only. */
-        if (!is_second && !durable_note(core, session, is_queue ? NULL : slot)) {
+        slot->is_second = group != NULL && !is_queue;
+        /* What several groups give to one session is stored once. */
+        bool is_known = last_message == message && last_is_second && slot->is_second;
+        if (!is_known && !durable_note(core, session, is_queue ? NULL : slot)) {
             core->part_failed = true;
         }
         slot->is_stored = is_queue && core->store != NULL;

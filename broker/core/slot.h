@@ -53,8 +53,9 @@ struct slot {
         uint32_t stored_bytes; /* SLOT_STORED: what the message takes in memory */
     };
     uint16_t packet_id;    /* in the window only */
-    uint8_t kind : 7;      /* enum slot_kind */
+    uint8_t kind : 6;      /* enum slot_kind */
     uint8_t is_stored : 1; /* the store knows that the message is on its way to the session */
+    uint8_t is_second : 1; /* it may be on its way twice: there it is STORE_SECOND */
     uint8_t qos : 2;
     uint8_t retain : 1;
     uint8_t is_shared : 1;

@@ -41,6 +41,7 @@ enum store_role {
     STORE_QUEUED = 0,   /* in the session's queue or window */
     STORE_SENDER = 1,   /* the session published it at QoS 2 and has not released packet_id */
     STORE_RETAINED = 2, /* the retained message of its topic; session is 0 */
+    STORE_SECOND = 3,   /* STORE_QUEUED once more: the session has the message twice */
 };
 
 enum store_state {
@@ -145,8 +146,8 @@ struct store_ops {
     void (*append)(struct store *store, struct message *message, uint64_t expires_unix_ms,
                    const struct store_recipient *recipients, size_t count);
     void (*add)(struct store *store, uint64_t arrival, const struct store_recipient *recipient);
-    void (*update)(struct store *store, uint64_t arrival, uint64_t session, uint16_t packet_id,
-                   enum store_state state);
+    void (*update)(struct store *store, uint64_t arrival, enum store_role role, uint64_t session,
+                   uint16_t packet_id, enum store_state state);
     void (*finish)(struct store *store, uint64_t arrival, enum store_role role, uint64_t session);
     void (*put_session)(struct store *store, const struct store_session *session);
     void (*delete_session)(struct store *store, uint64_t number);
@@ -194,11 +195,12 @@ static inline void store_add(struct store *store, uint64_t arrival,
     store->ops->add(store, arrival, recipient);
 }
 
-/* The session's STORE_QUEUED part changes: a packet identifier was given, or PUBREC came. */
-static inline void store_update(struct store *store, uint64_t arrival, uint64_t session,
-                                uint16_t packet_id, enum store_state state)
+/* The session's STORE_QUEUED or STORE_SECOND part changes: a packet identifier was given, or PUBREC
+ * came. */
+static inline void store_update(struct store *store, uint64_t arrival, enum store_role role,
+                                uint64_t session, uint16_t packet_id, enum store_state state)
 {
-    store->ops->update(store, arrival, session, packet_id, state);
+    store->ops->update(store, arrival, role, session, packet_id, state);
 }
 
 /* A recipient is done with the message. */
@@ -235,7 +237,7 @@ static inline void store_delete_subscription(struct store *store, uint64_t sessi
 enum { STORE_FETCH_MAX = 256 };
 
 /*
- * Asks for messages back whose `session` part is STORE_QUEUED and not finished, 1 to
+ * Asks for messages back whose `session` part, STORE_QUEUED or STORE_SECOND, is not finished, 1 to
  * STORE_FETCH_MAX of them; they must have been committed. The answer is one events.fetched, never
  * before this returns. At most one fetch of a session is in progress.
  */

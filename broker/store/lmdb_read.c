@@ -194,6 +194,13 @@ void lmdb_fetch_destroy(struct lmdb_fetch *fetch)
 
 enum outcome { OUTCOME_READ, OUTCOME_GONE, OUTCOME_DAMAGED, OUTCOME_NO_MEMORY };
 
+/* A place in the session's queue or window; of two any one will do. */
+static bool is_place_of(const struct store_recipient *recipient, uint64_t session)
+{
+    return (recipient->role == STORE_QUEUED || recipient->role == STORE_SECOND) &&
+           recipient->session == session;
+}
+
 /* Keeps the session's own part of the row, with identifiers at `identifiers_used` of the buffer. */
 static enum outcome take_recipient(struct lmdb_fetch *fetch, struct store_fetched *item,
                                    const struct store_row_message *row, size_t identifiers_used)
@@ -205,7 +212,7 @@ static enum outcome take_recipient(struct lmdb_fetch *fetch, struct store_fetche
             return OUTCOME_GONE;
         }
         store_row_recipient_read(&reader, &item->recipient, &encoded);
-    } while (item->recipient.role != STORE_QUEUED || item->recipient.session != fetch->session);
+    } while (!is_place_of(&item->recipient, fetch->session));
     if (store_buffer_reserve(&fetch->identifiers, identifiers_used + encoded.len) != STATUS_OK) {
         return OUTCOME_NO_MEMORY;
     }

@@ -313,10 +313,10 @@ static void add(struct store *base, uint64_t arrival, const struct store_recipie
     store_batch_add(changing(of(base)), arrival, recipient);
 }
 
-static void update(struct store *base, uint64_t arrival, uint64_t session, uint16_t packet_id,
-                   enum store_state state)
+static void update(struct store *base, uint64_t arrival, enum store_role role, uint64_t session,
+                   uint16_t packet_id, enum store_state state)
 {
-    store_batch_update(changing(of(base)), arrival, session, packet_id, state);
+    store_batch_update(changing(of(base)), arrival, role, session, packet_id, state);
 }
 
 static void finish(struct store *base, uint64_t arrival, enum store_role role, uint64_t session)

@@ -431,10 +431,10 @@ static void add(struct store *base, uint64_t arrival, const struct store_recipie
     store_batch_add(of(base)->filling, arrival, recipient);
 }
 
-static void update(struct store *base, uint64_t arrival, uint64_t session, uint16_t packet_id,
-                   enum store_state state)
+static void update(struct store *base, uint64_t arrival, enum store_role role, uint64_t session,
+                   uint16_t packet_id, enum store_state state)
 {
-    store_batch_update(of(base)->filling, arrival, session, packet_id, state);
+    store_batch_update(of(base)->filling, arrival, role, session, packet_id, state);
 }
 
 static void finish(struct store *base, uint64_t arrival, enum store_role role, uint64_t session)
@@ -634,6 +634,9 @@ static struct store_fetched answer_one(const struct memory_store *store, uint64_
     const struct message_row *row = find_message(store, arrival);
     const struct store_recipient *recipient =
         row == NULL || row->damaged ? NULL : find_recipient(row, STORE_QUEUED, session);
+    if (recipient == NULL && row != NULL && !row->damaged) {
+        recipient = find_recipient(row, STORE_SECOND, session);
+    }
     if (recipient == NULL) {
         return item;
     }

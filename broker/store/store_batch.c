@@ -305,11 +305,10 @@ void store_batch_add(struct store_batch *batch, uint64_t arrival,
     }
 }
 
-void store_batch_update(struct store_batch *batch, uint64_t arrival, uint64_t session,
-                        uint16_t packet_id, enum store_state state)
+void store_batch_update(struct store_batch *batch, uint64_t arrival, enum store_role role,
+                        uint64_t session, uint16_t packet_id, enum store_state state)
 {
-    struct store_batch_part *part =
-        begin(batch) ? part_of(batch, arrival, STORE_QUEUED, session) : NULL;
+    struct store_batch_part *part = begin(batch) ? part_of(batch, arrival, role, session) : NULL;
     /* What is finished, or was never there, is not to come back by this. */
     if (part == NULL || part->change == STORE_CHANGE_DELETE ||
         (part->change == STORE_CHANGE_NONE && part->message->appended)) {

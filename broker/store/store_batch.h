@@ -108,8 +108,8 @@ void store_batch_append(struct store_batch *batch, struct message *message,
                         size_t count);
 void store_batch_add(struct store_batch *batch, uint64_t arrival,
                      const struct store_recipient *recipient);
-void store_batch_update(struct store_batch *batch, uint64_t arrival, uint64_t session,
-                        uint16_t packet_id, enum store_state state);
+void store_batch_update(struct store_batch *batch, uint64_t arrival, enum store_role role,
+                        uint64_t session, uint16_t packet_id, enum store_state state);
 void store_batch_finish(struct store_batch *batch, uint64_t arrival, enum store_role role,
                         uint64_t session);
 void store_batch_put_session(struct store_batch *batch, const struct store_session *session);

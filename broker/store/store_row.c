@@ -167,7 +167,7 @@ void store_row_recipient_read(struct reader *reader, struct store_recipient *out
     out->group = (flags & PART_GROUP) != 0 ? reader_u32(reader) : 0;
     out->identifier_count = (flags & PART_IDENTIFIERS) != 0 ? reader_u16(reader) : 0;
     *identifiers = reader_bytes(reader, out->identifier_count * sizeof(uint32_t));
-    if (out->role > STORE_RETAINED || out->qos > 2) {
+    if (out->qos > 2) {
         reader_fail(reader);
     }
 }

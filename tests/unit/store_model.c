@@ -209,7 +209,8 @@ static void step_update(struct model *model, struct store *store, struct model_m
     if (r->role == STORE_QUEUED) {
         r->packet_id = (uint16_t)(1 + model_random(model, 65535));
         r->state = (uint8_t)model_random(model, 2);
-        store_update(store, m->arrival, r->session, r->packet_id, (enum store_state)r->state);
+        store_update(store, m->arrival, (enum store_role)r->role, r->session, r->packet_id,
+                     (enum store_state)r->state);
     }
 }
 
