@@ -552,7 +552,9 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         }
     }
     if (with_retained) {
-        cancel_scan(core, entry);
+        if (!is_new) { /* a SUBSCRIBE of thousands must not walk the scans of those before each */
+            cancel_scan(core, entry);
+        }
         enum mqtt_reason reason = queue_retained(core, entry, subscribe, qos);
         if (reason != MQTT_SUCCESS) {
             if (is_new) {
