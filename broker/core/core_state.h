@@ -104,19 +104,19 @@ struct session {
     uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
     size_t inflight_bytes;  /* of the messages in window */
     size_t queued_bytes;    /* of the messages in queue */
+    uint64_t assigned_at;   /* ticket by which the identifiers given at QoS 2 are durable */
     uint32_t expiry_s;
     uint32_t subscription_count;
     uint32_t share_count;  /* of them shared */
     uint32_t scans;        /* SLOT_SCAN in queue */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
-    uint64_t assigned_at;  /* ticket by which the identifiers given at QoS 2 are durable */
     uint16_t receive_maximum;
     uint16_t quota_used;
     uint16_t client_id_len;
-    bool output_pending; /* output_ready was called and core_next has not returned CORE_NOTHING
-                            since */
-    bool blocked;        /* nothing can be sent before an acknowledgement or a commit comes */
-    bool is_waiting;     /* in core->waiting */
+    bool output_pending : 1; /* output_ready was called and core_next has not returned CORE_NOTHING
+                                since */
+    bool blocked : 1;        /* nothing can be sent before an acknowledgement or a commit comes */
+    bool is_waiting : 1;     /* in core->waiting */
     uint8_t client_id[];
 };
 
