@@ -3,7 +3,8 @@
  *
  * The tests speak to a real process over real sockets. Which one is chosen by the environment:
  *   DUNLIN   path of the executable; default build/dunlin at the top of the tree
- *   DUNLIN_CONFIG  configuration lines for every Dunlin of the run, such as `io_threads 2`
+ *   DUNLIN_CONFIG  configuration lines for every Dunlin of the run, such as `io_threads 2`, where a
+ *            test does not say otherwise
  *   BROKER   `mosquitto` runs Debian's mosquitto instead, so that a test can be compared with what
  *            another broker does
  */
@@ -27,6 +28,9 @@ export const executable = isMosquitto
     ? '/usr/sbin/mosquitto'
     : path.resolve(process.env.DUNLIN ?? path.join(here, '../../build/dunlin'))
 const everyConfig = isMosquitto ? [] : (process.env.DUNLIN_CONFIG ?? '').split('\n').filter(Boolean)
+
+/* A build with sanitizers, whose memory says nothing. */
+export const isInstrumented = /build-(asan|tsan|fuzz)/.test(executable)
 const startTimeoutMs = 20_000
 const stopTimeoutMs = 20_000
 
@@ -167,7 +171,8 @@ export async function startBroker({
                 ? [...changed, ...listeners(ports)]
                 : ['allow_anonymous true', ...(isMosquitto ? ['user root'] : []), ...changed,
                     ...listenerLines(ports, mosquittoStyle)]
-            fs.writeFileSync(file, [...lines, ...everyConfig].join('\n') + '\n')
+            const isSet = (line) => lines.some((other) => other.split(' ')[0] === line.split(' ')[0])
+            fs.writeFileSync(file, [...lines, ...everyConfig.filter((line) => !isSet(line))].join('\n') + '\n')
         }
         configure(config)
         const [program, ...rest] = [...wrapper, executable, '-c', file, ...args]
@@ -255,6 +260,17 @@ class Broker {
             }
             if (Date.now() > deadline) {
                 throw new Error(`the broker did not log ${pattern}`)
+            }
+            await delay(10)
+        }
+    }
+
+    /* The same for at least `count` matches of a global pattern. */
+    async loggedTimes(pattern, count) {
+        const deadline = Date.now() + 15_000
+        while ((this.log.match(pattern) ?? []).length < count) {
+            if (Date.now() > deadline) {
+                throw new Error(`the broker did not log ${pattern} ${count} times`)
             }
             await delay(10)
         }
