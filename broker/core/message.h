@@ -8,7 +8,7 @@
  * knowing what it is.
  *
  *   Memory     69 bytes + topic + properties + payload.
- *   Threads    One loop (see shared.h).
+ *   Threads    One at a time (see shared.h): an I/O thread may make it and hand it on.
  */
 #ifndef CORE_MESSAGE_H
 #define CORE_MESSAGE_H

@@ -68,6 +68,7 @@ struct snapshot {
     uint64_t sent;
     uint64_t received;
     uint64_t broker_cpu_ns;
+    uint64_t first_thread_ns;
     uint64_t own_cpu_ns;
 };
 
@@ -350,6 +351,7 @@ static struct snapshot snapshot(const struct flow *flow)
         .sent = flow->sent,
         .received = flow->received,
         .broker_cpu_ns = process_cpu_ns((pid_t)flow->options->pid),
+        .first_thread_ns = first_thread_cpu_ns((pid_t)flow->options->pid),
         .own_cpu_ns = own_cpu_ns(),
     };
 }
@@ -366,6 +368,8 @@ static void report_phase(const struct flow *flow, const struct snapshot *from,
     report_number("deliveries_per_s", deliveries / seconds);
     report_number("broker_cpu_fraction", broker_us / 1e6 / seconds);
     report_number("broker_us", flow->options->pid != 0 ? broker_us / deliveries : 0.0);
+    report_number("first_thread_us",
+                  (double)(to->first_thread_ns - from->first_thread_ns) / 1000.0 / deliveries);
     report_number("generator_us",
                   (double)(to->own_cpu_ns - from->own_cpu_ns) / 1000.0 / deliveries);
     report_latency("", &flow->latency);

@@ -108,6 +108,21 @@ uint64_t process_cpu_ns(pid_t pid)
     return read_clock(clock);
 }
 
+uint64_t first_thread_cpu_ns(pid_t pid)
+{
+    char path[64];
+    unsigned long long ns = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", (int)pid, (int)pid);
+    FILE *file = pid == 0 ? NULL : fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%llu", &ns) != 1) {
+            ns = 0;
+        }
+        (void)fclose(file);
+    }
+    return ns;
+}
+
 /* The value in KiB of the line of `path` that starts with `key`. */
 static bool read_kib(const char *path, const char *key, uint64_t *kib)
 {

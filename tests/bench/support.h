@@ -45,6 +45,9 @@ uint64_t clock_ns(void);
 uint64_t process_cpu_ns(pid_t pid);
 uint64_t own_cpu_ns(void);
 
+/* The same of its first thread alone, which in Dunlin is the one that routes. */
+uint64_t first_thread_cpu_ns(pid_t pid);
+
 /* Resident bytes of `pid`, 0 when pid is 0. From smaps_rollup, which counts pages, because VmRSS is
  * a sum of per-CPU counters that lags by up to some hundred KiB. */
 uint64_t process_resident_bytes(pid_t pid);
