@@ -5,6 +5,8 @@
 
 #include "mem.h"
 
+enum { READER_CHECK_EVERY = 256 };
+
 /* A disk with less is full. */
 #define EXHAUSTED_BYTES ((uint64_t)1 << 16)
 
@@ -398,6 +400,11 @@ int lmdb_write_batch(struct lmdb_writer *writer, struct store_batch *batch)
         return 0;
     }
     const struct lmdb_file *file = writer->file;
+    if (++writer->commits % READER_CHECK_EVERY == 0) {
+        /* An mdb_copy that was killed would keep every page since from being used again. */
+        int dead;
+        (void)mdb_reader_check(file->env, &dead);
+    }
     int error = mdb_txn_begin(file->env, NULL, 0, &writer->txn);
     if (error != 0) {
         return error;

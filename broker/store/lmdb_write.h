@@ -14,6 +14,7 @@ struct lmdb_writer {
     struct store_buffer row;
     MDB_txn *txn; /* during a call */
     MDB_cursor *messages, *blobs;
+    uint64_t commits;
 };
 
 /*
