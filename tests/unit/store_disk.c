@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mem.h"
+
 static void on_log(void *ctx, enum store_severity severity, const char *text)
 {
     struct disk *disk = ctx;
@@ -17,7 +19,11 @@ static void on_log(void *ctx, enum store_severity severity, const char *text)
 
 static void on_notify(void *ctx)
 {
-    (void)sem_post(&((struct disk *)ctx)->notified);
+    struct disk *disk = ctx;
+    if (__atomic_exchange_n(&disk->fail_in_thread, false, __ATOMIC_RELAXED)) {
+        mem_fail_at(1);
+    }
+    (void)sem_post(&disk->notified);
 }
 
 static void on_committed(void *ctx, uint64_t ticket)

@@ -19,6 +19,8 @@ struct disk {
     struct lmdb_store_options options;
     struct store *store;
     sem_t notified;
+    /* Set: the next notification makes the next allocation of the thread that it is from fail. */
+    bool fail_in_thread;
     uint64_t committed; /* the last ticket */
     unsigned committed_calls;
     uint64_t fetched_session;

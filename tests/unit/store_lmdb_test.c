@@ -269,6 +269,42 @@ static void survives_a_lack_of_memory(void **state)
     assert_true(failures > 5);
 }
 
+/* The threads' own allocations: a fetch is tried again, a batch that cannot be written ends it. */
+static void threads_survive_a_lack_of_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(disk_open(&disk), STATUS_OK);
+    const uint64_t wanted[] = {1};
+    append_sized(1, 7, 10);
+    disk_commit(&disk);
+    for (unsigned i = 0; i < 2; i++) {
+        __atomic_store_n(&disk.fail_in_thread, i == 0, __ATOMIC_RELAXED);
+        disk_fetch(&disk, 7, wanted, 1);
+        assert_non_null(disk.fetched[0].message);
+        message_release(disk.fetched[0].message);
+    }
+    assert_int_equal(disk.failed_calls, 0);
+    __atomic_store_n(&disk.fail_in_thread, true, __ATOMIC_RELAXED);
+    append_sized(2, 7, 10);
+    disk_commit(&disk);
+    append_sized(3, 7, 30000); /* needs a larger block to be encoded in */
+    disk_commit(&disk);
+    assert_int_equal(disk.failed_calls, 1);
+    assert_string_equal(disk.failed, "cannot write the store: Cannot allocate memory");
+    /* Nothing more is committed, and what was is there. */
+    uint64_t committed = disk.committed;
+    append_sized(4, 7, 10);
+    store_flush(disk.store);
+    lmdb_store_collect(disk.store);
+    disk_close(&disk);
+    assert_int_equal(disk.committed, committed);
+    assert_int_equal(disk_open(&disk), STATUS_OK);
+    char *text = model_load_text(disk.store);
+    assert_true(strstr(text, "message 2 ") != NULL && strstr(text, "message 3 ") == NULL &&
+                strstr(text, "message 4 ") == NULL);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -278,6 +314,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(is_full_in_time_and_recovers, make, clean),
         cmocka_unit_test_setup_teardown(keeps_what_does_not_fit, make, clean),
         cmocka_unit_test_setup_teardown(survives_a_lack_of_memory, make, clean),
+        cmocka_unit_test_setup_teardown(threads_survive_a_lack_of_memory, make, clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
