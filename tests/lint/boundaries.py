@@ -27,7 +27,7 @@ ROOMS = {
     "broker/clients": ["base", "protocol", "http", "broker/core", "broker/access"],
     "transport": ["base"],
     "broker/server": ["base", "protocol", "http", "broker/core", "broker/access", "broker/hashing",
-                      "broker/clients", "transport"],
+                      "broker/clients", "broker/store", "transport"],
 }
 SANS_IO = ["protocol", "broker/core", "broker/access", "broker/clients"]
 
