@@ -26,7 +26,8 @@ void connection_extra_settle(struct connection *connection)
 {
     const struct connection_extra *extra = connection->extra;
     if (extra != NULL && extra->http == NULL && extra->closing == NULL && extra->control == NULL &&
-        extra->held == NULL && extra->fin == NULL && extra->unsent_seen == 0) {
+        extra->held == NULL && extra->fin == NULL && extra->unsent_seen == 0 &&
+        extra->first_len == 0) {
         mem_free(connection->extra);
         connection->extra = NULL;
     }
@@ -481,6 +482,12 @@ void connection_resume_reading(struct connection *connection)
 void connection_allow_text(struct connection *connection, bool allowed)
 {
     connection->allow_text = allowed;
+}
+
+void connection_set_user(struct connection *connection, void *user)
+{
+    ENSURE(connection->user != NULL && user != NULL);
+    connection->user = user;
 }
 
 void connection_send_text(struct connection *connection, bool text)

@@ -55,6 +55,7 @@ struct connection_info {
     bool is_websocket;
     bool is_http; /* http_handler has it */
     bool is_tls;
+    bool is_stomp;       /* without WebSocket: the first bytes are STOMP's, not MQTT's */
     int subprotocol;     /* index into listener_options.subprotocols, -1 when none was negotiated */
     struct bytes path;   /* the request target, query included; empty without WebSocket */
     struct bytes origin; /* the Origin field; empty when absent */
@@ -169,6 +170,9 @@ void connection_resume_reading(struct connection *connection);
  * only: a text message ends the connection with 1003. Call it in open.
  */
 void connection_allow_text(struct connection *connection, bool allowed);
+
+/* Replaces what open returned, for users that learn from the first bytes what they are. */
+void connection_set_user(struct connection *connection, void *user);
 
 /* WebSocket only: the type of messages that on_output fills without connection_begin_message.
  * Initially binary. */

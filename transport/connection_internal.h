@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "connection.h"
+#include "detect.h"
 #include "http_head.h"
 #include "listener_internal.h"
 #include "loop_internal.h"
@@ -61,6 +62,8 @@ struct connection_extra {
     uv_shutdown_t *fin;   /* LINGER only */
     uint32_t unsent_seen; /* unsent bytes at the last look of connection_unsent_moves */
     uint32_t lingered;    /* LINGER only: bytes thrown away */
+    uint8_t first_len;    /* DETECT only: bytes that do not tell yet what comes */
+    uint8_t first[DETECT_BYTES_MAX];
 };
 
 /*

@@ -1,10 +1,9 @@
 #include <stdio.h>
 
 #include "connection_internal.h"
+#include "detect.h"
 #include "mem.h"
 #include "ws_handshake.h"
-
-enum { FIRST_TLS = 0x16, FIRST_MQTT = 0x10 }; /* handshake record; CONNECT packet */
 
 /* What one feed of the WebSocket decoder has found, acted on when the feed is over. */
 struct ws_feed {
@@ -261,13 +260,13 @@ static void receive_http(struct connection *connection, struct bytes bytes)
     }
 }
 
-static void begin_raw(struct connection *connection, struct bytes bytes)
+static void begin_raw(struct connection *connection, bool is_stomp, struct bytes bytes)
 {
     if (connection->refused_full) {
         connection_drop(connection, CONNECTION_CLOSED_LOCALLY, "too many connections");
         return;
     }
-    struct connection_info info = {.subprotocol = -1};
+    struct connection_info info = {.subprotocol = -1, .is_stomp = is_stomp};
     if (connection_opened(connection, &info)) {
         receive_open(connection, bytes);
     }
@@ -288,30 +287,77 @@ static void begin_http(struct connection *connection, struct bytes bytes)
     receive_http(connection, bytes);
 }
 
-/* The first byte inside TLS, or without it. */
-static void detect(struct connection *connection, struct bytes bytes)
+static void receive_plain(struct connection *connection, struct bytes bytes);
+
+/* Keeps the first bytes of a client that has not sent enough of them to be told from others. */
+static void keep_first(struct connection *connection, struct bytes first)
+{
+    struct connection_extra *extra = connection_extra_get(connection);
+    if (extra == NULL) {
+        connection_drop(connection, CONNECTION_NO_MEMORY, "out of memory");
+        return;
+    }
+    bytes_copy(extra->first, first);
+    extra->first_len = (uint8_t)first.len;
+}
+
+static const char *refusal(const struct connection *connection, enum detected detected)
+{
+    switch (detected) {
+    case DETECTED_MQTT:
+        return "MQTT without WebSocket on a listener for something else";
+    case DETECTED_STOMP:
+        return "STOMP without WebSocket on a listener for something else";
+    case DETECTED_TLS:
+        return connection->tls == NULL ? "TLS on a listener without TLS" : "TLS inside TLS";
+    default:
+        return "HTTP on a listener without WebSocket";
+    }
+}
+
+static void begin(struct connection *connection, enum detected detected, struct bytes bytes)
 {
     unsigned speaks = connection->listener->options.speaks;
-    uint8_t first = bytes.data[0];
-    bool letter = first >= 'A' && first <= 'Z';
-    if (first == FIRST_MQTT && (speaks & LISTENER_RAW) != 0) {
-        begin_raw(connection, bytes);
-    } else if (letter && (speaks & LISTENER_WEBSOCKET) != 0) {
+    if ((detected == DETECTED_MQTT && (speaks & LISTENER_RAW) != 0) ||
+        (detected == DETECTED_STOMP && (speaks & LISTENER_STOMP) != 0)) {
+        begin_raw(connection, detected == DETECTED_STOMP, bytes);
+    } else if (detected == DETECTED_HTTP && (speaks & LISTENER_WEBSOCKET) != 0) {
         begin_http(connection, bytes);
-    } else if (first == FIRST_MQTT) {
-        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
-                        "MQTT without WebSocket on a listener for WebSocket");
-    } else if (letter) {
-        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
-                        "HTTP on a listener that speaks MQTT only");
-    } else if (first == FIRST_TLS) {
-        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION,
-                        connection->tls == NULL ? "TLS on a listener without TLS"
-                                                : "TLS inside TLS");
-    } else {
+    } else if (detected == DETECTED_UNKNOWN) {
         char text[64];
-        (void)snprintf(text, sizeof text, "unknown protocol, first byte 0x%02x", first);
+        (void)snprintf(text, sizeof text, "unknown protocol, first byte 0x%02x", bytes.data[0]);
         connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION, text);
+    } else {
+        connection_drop(connection, CONNECTION_PROTOCOL_VIOLATION, refusal(connection, detected));
+    }
+}
+
+/* The first bytes inside TLS, or without it; those that came before are kept. */
+static void detect(struct connection *connection, struct bytes bytes)
+{
+    uint8_t room[DETECT_BYTES_MAX];
+    struct writer first = writer_of(room, sizeof room);
+    struct connection_extra *extra = connection->extra;
+    size_t kept = extra == NULL ? 0 : extra->first_len;
+    if (kept != 0) {
+        writer_bytes(&first, bytes_of(extra->first, kept));
+    }
+    size_t room_left = writer_room(&first);
+    writer_bytes(&first, bytes_of(bytes.data, bytes.len < room_left ? bytes.len : room_left));
+    enum detected detected = detect_protocol(writer_written(&first));
+    if (detected == DETECTED_MORE) {
+        keep_first(connection, writer_written(&first));
+        return;
+    }
+    if (kept == 0) {
+        begin(connection, detected, bytes);
+        return;
+    }
+    extra->first_len = 0;
+    connection_extra_settle(connection);
+    begin(connection, detected, bytes_of(room, kept));
+    if (connection_is_live(connection) && connection->state != CONNECTION_DETECT) {
+        receive_plain(connection, bytes);
     }
 }
 
@@ -414,7 +460,7 @@ static void receive_tls(struct connection *connection, struct bytes bytes)
 static void receive_first(struct connection *connection, struct bytes bytes)
 {
     enum listener_tls mode = connection->listener->options.tls;
-    bool is_tls = bytes.data[0] == FIRST_TLS;
+    bool is_tls = detect_protocol(bytes) == DETECTED_TLS;
     if (is_tls && mode != LISTENER_TLS_NONE) {
         if (tls_session_create(connection->listener->options.tls_config,
                                &connection_loop(connection)->tls, &connection->tls) != STATUS_OK) {

@@ -33,6 +33,7 @@ enum {
 enum {
     LISTENER_RAW = 1 << 0,       /* a byte stream that begins with an MQTT CONNECT */
     LISTENER_WEBSOCKET = 1 << 1, /* HTTP/1.1 upgrade */
+    LISTENER_STOMP = 1 << 2,     /* a byte stream that begins with CONNECT, STOMP or a line end */
 };
 
 enum listener_family { LISTENER_FAMILY_ANY, LISTENER_IPV4, LISTENER_IPV6 };
