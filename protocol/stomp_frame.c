@@ -369,7 +369,7 @@ void stomp_write_header(struct writer *writer, enum stomp_version version, struc
     writer_u8(writer, '\n');
 }
 
-void stomp_write_number(struct writer *writer, const char *name, uint64_t value)
+void stomp_write_digits(struct writer *writer, uint64_t value)
 {
     uint8_t digits[20];
     size_t at = sizeof digits;
@@ -377,9 +377,14 @@ void stomp_write_number(struct writer *writer, const char *name, uint64_t value)
         digits[--at] = (uint8_t)('0' + value % 10);
         value /= 10;
     } while (value != 0);
+    writer_bytes(writer, bytes_of(digits + at, sizeof digits - at));
+}
+
+void stomp_write_number(struct writer *writer, const char *name, uint64_t value)
+{
     writer_bytes(writer, bytes_of_string(name));
     writer_u8(writer, ':');
-    writer_bytes(writer, bytes_of(digits + at, sizeof digits - at));
+    stomp_write_digits(writer, value);
     writer_u8(writer, '\n');
 }
 

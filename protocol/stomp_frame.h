@@ -113,6 +113,9 @@ void stomp_write_command(struct writer *writer, const char *command);
  */
 void stomp_write_header(struct writer *writer, enum stomp_version version, struct bytes name,
                         struct bytes value);
+
+/* Writes a number, at most 20 digits; alone, or as a header line. */
+void stomp_write_digits(struct writer *writer, uint64_t value);
 void stomp_write_number(struct writer *writer, const char *name, uint64_t value);
 
 /* Ends the headers. The body follows, then stomp_write_end. */

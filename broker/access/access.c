@@ -121,6 +121,17 @@ bool access_may_publish(struct bytes topic)
     return !bytes_start_with(topic, sys) || (topic.len > sys.len && topic.data[sys.len] != '/');
 }
 
+bool access_is_hidden(struct bytes filter)
+{
+    struct bytes group;
+    struct bytes rest = filter;
+    bool valid = false;
+    if (!topic_filter_split_shared(filter, &group, &rest, &valid)) {
+        rest = filter;
+    }
+    return bytes_start_with(rest, bytes_of_string("$reply/"));
+}
+
 static void destroy_rights(struct shared *shared)
 {
     struct access_rights *rights = (struct access_rights *)(void *)shared;

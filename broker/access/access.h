@@ -82,6 +82,10 @@ struct access_checker {
 /* False for topics that only the broker itself writes: $SYS. */
 bool access_may_publish(struct bytes topic);
 
+/* True for filters under $reply, on whose topics answers come to whoever was told of one: nobody
+ * may find them. "$share/..." is looked through. */
+bool access_is_hidden(struct bytes filter);
+
 /*
  * The rights of a client under the ACL of `access`, whatever files that has later; both names are
  * copied. The caller owns one reference, and drops it with access_rights_release.

@@ -5,7 +5,7 @@
 
 enum { DISCONNECT_HEAD_BYTES = 16 };
 
-enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
+enum status mqtt_clients_create(const struct client_host *host, uint64_t now_ms,
                                 struct mqtt_clients **out)
 {
     *out = mem_zalloc(sizeof **out);
@@ -13,6 +13,7 @@ enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
         return STATUS_NO_MEMORY;
     }
     (*out)->host = *host;
+    (*out)->control_hub.wake = host->wake;
     timer_wheel_init(&(*out)->wheel, now_ms);
     return STATUS_OK;
 }
@@ -26,7 +27,7 @@ void mqtt_clients_destroy(struct mqtt_clients *clients)
 {
     if (clients != NULL) {
         ENSURE(clients->first == NULL);
-        control_pool_fini(clients);
+        control_hub_fini(&clients->control_hub);
         mem_free(clients);
     }
 }
@@ -76,7 +77,7 @@ enum status mqtt_settings_create(const struct mqtt_settings *values, struct mqtt
  * client's Maximum Packet Size leaves no room for it [MQTT-3.14.2-3]. */
 static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason, const char *why)
 {
-    control_drop_held(client);
+    control_drop_held(client->control);
     bool is_greeted = client->greeted || client->control != NULL; /* [MQTT-3.14.0-1] */
     if (client->state == CLIENT_CONNECTED && client->version == MQTT_VERSION_5 && is_greeted) {
         struct mqtt_disconnect disconnect = {.reason = reason,
@@ -96,14 +97,25 @@ static void send_disconnect(struct mqtt_client *client, enum mqtt_reason reason,
 
 static void on_output_ready(void *ctx, void *client)
 {
-    const struct mqtt_clients *clients = ctx;
-    clients->host.wake(((struct mqtt_client *)client)->link);
+    (void)ctx;
+    ((struct client *)client)->kind->output_ready(client);
+}
+
+static void session_output_ready(struct client *client)
+{
+    const struct mqtt_client *self = (const struct mqtt_client *)client;
+    self->clients->host.wake(self->link);
 }
 
 static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 {
     (void)ctx;
-    struct mqtt_client *loser = client;
+    ((struct client *)client)->kind->session_lost(client, reason);
+}
+
+static void session_lost(struct client *client, enum mqtt_reason reason)
+{
+    struct mqtt_client *loser = (struct mqtt_client *)client;
     const char *why = reason == MQTT_SESSION_TAKEN_OVER
                           ? "another connection uses its client id"
                           : "its session was ended by an administrator";
@@ -114,7 +126,7 @@ static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 static void on_committed(void *ctx, uint64_t ticket)
 {
     struct mqtt_clients *clients = ctx;
-    control_on_committed(clients, ticket);
+    control_on_committed(&clients->control_hub, ticket);
     if (clients->host.committed != NULL) {
         clients->host.committed(clients->host.ctx, ticket);
     }
@@ -142,6 +154,11 @@ struct core_effects mqtt_clients_effects(struct mqtt_clients *clients)
                                  .may_read = may_read};
 }
 
+struct control_hub *mqtt_clients_control(struct mqtt_clients *clients)
+{
+    return &clients->control_hub;
+}
+
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
 {
     return clients->stats;
@@ -162,6 +179,7 @@ struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_
             return NULL;
         }
     }
+    client->base.kind = mqtt_client_kind();
     client->clients = clients;
     client->link = link;
     client->settings = settings;
@@ -184,11 +202,11 @@ void client_leave(struct mqtt_client *client, uint64_t now_ms, enum leave leave,
     }
     struct mqtt_clients *clients = client->clients;
     client->state = CLIENT_CLOSING;
-    control_drop_held(client);
+    control_drop_held(client->control);
     timer_cancel(&clients->wheel, &client->timer);
     client_cancel_check(client);
     if (!client->refused) {
-        clients->host.on_gone(client->link, client, why);
+        clients->host.on_gone(client->link, &client->base, why);
     }
     clients->host.close(client->link, reason);
     struct session *session = client->session;
@@ -220,16 +238,9 @@ void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms)
     }
 }
 
-void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *why)
+static void destroy(struct mqtt_client *client)
 {
     struct mqtt_clients *clients = client->clients;
-    if (client->state != CLIENT_CLOSING) {
-        client->state = CLIENT_CLOSING;
-        clients->host.on_gone(client->link, client, why);
-        if (client->session != NULL) {
-            core_disconnect(clients->core, now_ms, client->session, true);
-        }
-    }
     timer_cancel(&clients->wheel, &client->timer);
     client_cancel_check(client);
     if (client->next != NULL) {
@@ -240,13 +251,32 @@ void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *
     } else {
         clients->first = client->next;
     }
-    control_release(client);
+    control_release(&client->control);
     mqtt_decoder_fini(&client->decoder);
     alias_choices_destroy(client->aliases_out);
     mem_free(client->user_name);
     access_rights_release(client->rights);
     shared_release(&client->settings->shared);
     mem_free(client);
+}
+
+void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *why)
+{
+    struct mqtt_clients *clients = client->clients;
+    if (client->state != CLIENT_CLOSING) {
+        client->state = CLIENT_CLOSING;
+        clients->host.on_gone(client->link, &client->base, why);
+        if (client->session != NULL) {
+            core_disconnect(clients->core, now_ms, client->session, true);
+        }
+    }
+    destroy(client);
+}
+
+void mqtt_client_discard(struct mqtt_client *client)
+{
+    ENSURE(client->state == CLIENT_NEW && client->control == NULL);
+    destroy(client);
 }
 
 uint64_t mqtt_clients_next_deadline_ms(const struct mqtt_clients *clients)
@@ -374,4 +404,64 @@ uint16_t mqtt_client_keep_alive_s(const struct mqtt_client *client)
 uint64_t mqtt_client_opened_ms(const struct mqtt_client *client)
 {
     return client->opened_ms;
+}
+
+static const char *protocol_name(const struct mqtt_client *client)
+{
+    switch ((enum mqtt_version)client->version) {
+    case MQTT_VERSION_3_1:
+        return "MQTT 3.1";
+    case MQTT_VERSION_3_1_1:
+        return "MQTT 3.1.1";
+    case MQTT_VERSION_5:
+        return "MQTT 5.0";
+    }
+    return NULL;
+}
+
+static void kind_receive(struct client *client, uint64_t now_ms, struct bytes in)
+{
+    mqtt_client_receive((struct mqtt_client *)client, now_ms, in);
+}
+
+static void kind_send(struct client *client, uint64_t now_ms, struct output *output)
+{
+    mqtt_client_send((struct mqtt_client *)client, now_ms, output);
+}
+
+static void kind_close(struct client *client, uint64_t now_ms, const char *why)
+{
+    mqtt_client_close((struct mqtt_client *)client, now_ms, why);
+}
+
+static void *kind_link(const struct client *client)
+{
+    return ((const struct mqtt_client *)client)->link;
+}
+
+static void kind_describe(const struct client *client, struct client_facts *out)
+{
+    const struct mqtt_client *self = (const struct mqtt_client *)client;
+    *out = (struct client_facts){
+        .client_id = mqtt_client_id(self),
+        .user_name = mqtt_client_user_name(self),
+        .protocol = protocol_name(self),
+        .opened_ms = self->opened_ms,
+        .keep_alive_s = self->keep_alive_s,
+        .clean_start = self->clean_start,
+    };
+}
+
+const struct client_kind *mqtt_client_kind(void)
+{
+    static const struct client_kind kind = {
+        .receive = kind_receive,
+        .send = kind_send,
+        .close = kind_close,
+        .link = kind_link,
+        .describe = kind_describe,
+        .output_ready = session_output_ready,
+        .session_lost = session_lost,
+    };
+    return &kind;
 }

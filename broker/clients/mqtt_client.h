@@ -3,7 +3,7 @@
  * deliveries its packets.
  *
  * Sans-I/O like the core: bytes and the time go in, bytes come out when the connection asks for
- * them, and what the connection must do goes out through struct mqtt_host. One `struct
+ * them, and what the connection must do goes out through struct client_host. One `struct
  * mqtt_clients` stands for all clients of one core.
  *
  *   Life       mqtt_client_open -> mqtt_client_receive and mqtt_client_send as often as the
@@ -16,10 +16,11 @@
 #define BROKER_MQTT_CLIENT_H
 
 #include "access.h"
+#include "client.h"
 #include "core.h"
 #include "mqtt_decoder.h"
-#include "output.h"
 
+struct control_hub;
 struct mqtt_clients;
 struct mqtt_client;
 
@@ -40,6 +41,7 @@ struct mqtt_settings {
     uint16_t keep_alive_max_s;    /* what an MQTT 5 client is held to; 65535 = anything */
     uint32_t packet_bytes_max;    /* a whole packet from a client */
     uint32_t payload_bytes_max;   /* of one message */
+    uint32_t subscriptions_max;   /* of one STOMP connection */
     uint32_t connect_timeout_ms;  /* until CONNECT is complete */
     const char *auto_id_prefix;   /* of client ids that we assign; never NULL */
     const char *client_id_prefix; /* client ids must begin so; NULL = any */
@@ -56,42 +58,6 @@ struct mqtt_settings {
 MUST_USE enum status mqtt_settings_create(const struct mqtt_settings *values,
                                           struct mqtt_settings **out);
 
-/* What a client asks of the rest of the broker. `link` is what mqtt_client_open was given. */
-struct mqtt_host {
-    void *ctx;
-    /* There is output: call mqtt_client_send at the end of this loop turn. */
-    void (*wake)(void *link);
-    /* Send what there is, then close the connection. Must not call back into the client before it
-     * returns. */
-    void (*close)(void *link, enum mqtt_reason reason);
-    /* Stop or go on reading: a client that takes no answers may not ask for more of them. */
-    void (*set_reading)(void *link, bool reading);
-    /* When the last byte of any kind came in. */
-    uint64_t (*last_inbound_ms)(void *link);
-    /* Fills `out` with bytes that nobody can guess. */
-    void (*random)(void *ctx, uint8_t *out, size_t len);
-    /* The store has committed `ticket`: for others who wait. May be NULL. */
-    void (*committed)(void *ctx, uint64_t ticket);
-    /* The store has failed: the process must stop. */
-    void (*store_failed)(void *ctx, const char *why);
-    /* Only needed when a listener has a password file. */
-    struct access_checker checker;
-    /* For the log: CONNECT was accepted; refused; and, exactly once unless it was refused, why it
-     * is gone. */
-    void (*on_connected)(void *link, const struct mqtt_client *client);
-    void (*on_refused)(void *link, const struct mqtt_client *client, struct bytes client_id,
-                       enum mqtt_reason reason);
-    void (*on_gone)(void *link, const struct mqtt_client *client, const char *why);
-    /* For the log: each entry of a SUBSCRIBE and its reason code, each of an UNSUBSCRIBE. */
-    void (*on_subscribe)(void *link, const struct mqtt_client *client, struct bytes filter,
-                         enum mqtt_reason granted);
-    void (*on_unsubscribe)(void *link, const struct mqtt_client *client, struct bytes filter);
-    /* For the log: a PUBLISH was refused; only the first of each client, as the rest may be many.
-     */
-    void (*on_publish_refused)(void *link, const struct mqtt_client *client, struct bytes topic,
-                               enum mqtt_reason reason);
-};
-
 /* Counts since the start, for $SYS. */
 struct mqtt_client_stats {
     uint64_t connections; /* CONNECTs accepted */
@@ -104,7 +70,7 @@ struct mqtt_client_stats {
 };
 
 /* Errors: STATUS_NO_MEMORY. The caller ends *out with mqtt_clients_destroy. */
-MUST_USE enum status mqtt_clients_create(const struct mqtt_host *host, uint64_t now_ms,
+MUST_USE enum status mqtt_clients_create(const struct client_host *host, uint64_t now_ms,
                                          struct mqtt_clients **out);
 
 /* The core that all clients talk to, made with mqtt_clients_effects; set once, before the first
@@ -128,6 +94,9 @@ void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms);
 /* The files of some `struct access` were replaced: who came in with an entry of the password file
  * that has changed goes, and the others are held to the ACL as it is now. */
 void mqtt_clients_on_access_changed(struct mqtt_clients *clients, uint64_t now_ms);
+
+/* Where the answers of these clients wait, for other kinds of clients of the same core. */
+struct control_hub *mqtt_clients_control(struct mqtt_clients *clients);
 
 struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients);
 
@@ -158,6 +127,18 @@ void mqtt_client_disconnect(struct mqtt_client *client, uint64_t now_ms, enum mq
 
 /* The connection is gone, `why` in words; the client is freed. */
 void mqtt_client_close(struct mqtt_client *client, uint64_t now_ms, const char *why);
+
+/* The kind of these clients: each begins with a struct client. */
+const struct client_kind *mqtt_client_kind(void);
+
+static inline struct client *mqtt_client_base(struct mqtt_client *client)
+{
+    return (struct client *)(void *)client;
+}
+
+/* Frees a client that has received nothing yet, without a word: its connection speaks something
+ * else. */
+void mqtt_client_discard(struct mqtt_client *client);
 
 /* What mqtt_client_open was given. */
 void *mqtt_client_link(const struct mqtt_client *client);

@@ -6,51 +6,25 @@
 #ifndef BROKER_MQTT_CLIENT_STATE_H
 #define BROKER_MQTT_CLIENT_STATE_H
 
+#include "control.h"
 #include "mqtt_alias.h"
 #include "mqtt_client.h"
 #include "mqtt_decoder.h"
 #include "timer_wheel.h"
 
 enum {
-    CONTROL_BYTES_MIN = 256,
-    CONTROL_POOL_MAX = 1024,
-    CONTROL_HOLDS_MAX = 4,           /* a store has one batch in writing and one that fills */
-    CONTROL_BYTES_PAUSE = 64 * 1024, /* a client with so many unread answers is not read from */
-    ENTRIES_MAX = 16 * 1024,         /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
-    UNCOMMITTED_MAX = 64 << 20,      /* bytes of messages before publishers have to wait */
-    LOGIN_TIMEOUT_MS = 30 * 1000,    /* for a password to be checked, with those before it */
+    ENTRIES_MAX = 16 * 1024,       /* in one SUBSCRIBE or UNSUBSCRIBE: the loop is not held up */
+    LOGIN_TIMEOUT_MS = 30 * 1000,  /* for a password to be checked, with those before it */
     LOGIN_EARLY_PAUSE = 16 * 1024, /* bytes of packets sent meanwhile; then nothing more is read */
     LOGIN_EARLY_MAX = 1024 * 1024, /* of those that had been read by then */
 };
 
-/* Packets that are not deliveries, encoded and waiting for the next flush. Nothing here is ever
- * dropped: a connection that does not take them is not read from. */
-struct control {
-    struct shared shared; /* first */
-    struct mqtt_clients *clients;
-    struct control *next; /* in the pool */
-    size_t len;
-    size_t capacity;
-    size_t ready; /* bytes that may go; those behind wait for the store */
-    struct control_hold {
-        uint64_t ticket; /* bytes up to `end` may go when this one is committed */
-        size_t end;
-    } holds[CONTROL_HOLDS_MAX];
-    uint32_t hold_count;
-    uint32_t waiting_at; /* its client's place in clients->waiting while hold_count is not 0 */
-    uint8_t data[];
-};
-
 struct mqtt_clients {
-    struct mqtt_host host;
+    struct client_host host;
     struct core *core;
     struct timer_wheel wheel;
     struct mqtt_client *first; /* all open clients */
-    struct control *control_pool;
-    size_t control_pool_count;
-    struct mqtt_client **waiting; /* those with answers that wait for the store */
-    uint32_t waiting_count, waiting_capacity;
-    size_t uncommitted[2]; /* bytes of messages in batches with an even and an odd ticket */
+    struct control_hub control_hub;
     struct mqtt_client_stats stats;
 };
 
@@ -85,6 +59,7 @@ struct login {
 };
 
 struct mqtt_client {
+    struct client base; /* first */
     struct mqtt_clients *clients;
     struct mqtt_client *next, *previous;
     void *link;
@@ -181,19 +156,10 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer,
 void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer,
                          uint64_t ticket);
 
-/* Forgets the answers that still wait for the store: the client goes and will ask again. */
-void control_drop_held(struct mqtt_client *client);
-
-/* The store has committed `ticket`. */
-void control_on_committed(struct mqtt_clients *clients, uint64_t ticket);
-
-/* A client has published `bytes` that wait for `ticket`. Too many, and it is not read from. */
-void control_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes);
+/* The client has published `bytes` that wait for `ticket`. Too many, and it is not read from. */
+void client_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes);
 
 /* True when a packet of `len` bytes is within the client's Maximum Packet Size. */
 bool client_takes_size(const struct mqtt_client *client, size_t len);
-
-void control_release(struct mqtt_client *client);
-void control_pool_fini(struct mqtt_clients *clients);
 
 #endif

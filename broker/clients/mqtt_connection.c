@@ -63,7 +63,8 @@ static bool is_answered(enum mqtt_version version, enum mqtt_reason reason)
 static void refuse(struct mqtt_client *client, uint64_t now_ms, const struct opening *opening,
                    enum mqtt_reason reason)
 {
-    client->clients->host.on_refused(client->link, client, opening->connect.client_id, reason);
+    client->clients->host.on_refused(client->link, &client->base, opening->connect.client_id,
+                                     reason);
     client->refused = true;
     if (is_answered(opening->connect.version, reason)) {
         struct mqtt_connack connack = mqtt_connack_of(reason);
@@ -93,7 +94,7 @@ static enum mqtt_reason settle_client_id(const struct mqtt_client *client, struc
         if (!settings->allow_zero_length_client_id) {
             return MQTT_CLIENT_IDENTIFIER_NOT_VALID;
         }
-        const struct mqtt_host *host = &client->clients->host;
+        const struct client_host *host = &client->clients->host;
         struct bytes prefix = bytes_of_string(settings->auto_id_prefix);
         size_t room = AUTO_ID_MAX - 2 * (size_t)AUTO_ID_RANDOM_BYTES;
         prefix.len = prefix.len < room ? prefix.len : room;
@@ -304,7 +305,7 @@ static void welcome(struct mqtt_client *client, uint64_t now_ms, const struct op
 static void let_in(struct mqtt_client *client, uint64_t now_ms, struct opening *opening)
 {
     const struct mqtt_connect *connect = &opening->connect;
-    const struct mqtt_host *host = &client->clients->host;
+    const struct client_host *host = &client->clients->host;
     bool session_present = false;
     client->clean_start = connect->clean_start;
     client->is_bridge = connect->is_bridge;
@@ -320,10 +321,11 @@ static void let_in(struct mqtt_client *client, uint64_t now_ms, struct opening *
     if (client->state != CLIENT_CONNECTED) {
         return;
     }
-    host->on_connected(client->link, client);
+    host->on_connected(client->link, &client->base);
     if (connect->has_will && !opening->has_will) {
         client->told_refused = true;
-        host->on_publish_refused(client->link, client, connect->will.topic, MQTT_NOT_AUTHORIZED);
+        host->on_publish_refused(client->link, &client->base, connect->will.topic,
+                                 MQTT_NOT_AUTHORIZED);
     }
 }
 

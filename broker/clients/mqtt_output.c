@@ -5,104 +5,6 @@
 #include "mqtt_disconnect.h"
 #include "mqtt_publish.h"
 
-static void on_control_released(struct shared *shared)
-{
-    struct control *control = (struct control *)(void *)shared;
-    struct mqtt_clients *clients = control->clients;
-    if (control->capacity != CONTROL_BYTES_MIN || clients->control_pool_count == CONTROL_POOL_MAX) {
-        mem_free(control);
-        return;
-    }
-    control->next = clients->control_pool;
-    clients->control_pool = control;
-    clients->control_pool_count++;
-}
-
-static struct control *take_control(struct mqtt_clients *clients)
-{
-    struct control *control = clients->control_pool;
-    if (control != NULL) {
-        clients->control_pool = control->next;
-        clients->control_pool_count--;
-    } else {
-        control = mem_alloc(sizeof *control + CONTROL_BYTES_MIN);
-        if (control == NULL) {
-            return NULL;
-        }
-        control->capacity = CONTROL_BYTES_MIN;
-    }
-    control->shared = (struct shared){1, on_control_released};
-    control->clients = clients;
-    control->next = NULL;
-    control->len = control->ready = 0;
-    control->hold_count = 0;
-    return control;
-}
-
-void control_pool_fini(struct mqtt_clients *clients)
-{
-    while (clients->control_pool != NULL) {
-        struct control *control = clients->control_pool;
-        clients->control_pool = control->next;
-        mem_free(control);
-    }
-    mem_free(clients->waiting);
-}
-
-/* Its answers wait for the store no more. */
-static void stop_waiting(struct mqtt_client *client)
-{
-    struct mqtt_clients *clients = client->clients;
-    struct control *control = client->control;
-    if (control->hold_count != 0) {
-        struct mqtt_client *last = clients->waiting[--clients->waiting_count];
-        clients->waiting[control->waiting_at] = last;
-        last->control->waiting_at = control->waiting_at;
-        control->hold_count = 0;
-    }
-}
-
-static bool start_waiting(struct mqtt_client *client)
-{
-    struct mqtt_clients *clients = client->clients;
-    if (clients->waiting_count == clients->waiting_capacity) {
-        uint32_t capacity = clients->waiting_capacity == 0 ? 64 : clients->waiting_capacity * 2;
-        struct mqtt_client **waiting =
-            mem_realloc(clients->waiting, capacity * sizeof(struct mqtt_client *));
-        if (waiting == NULL) {
-            return false;
-        }
-        clients->waiting = waiting;
-        clients->waiting_capacity = capacity;
-    }
-    client->control->waiting_at = clients->waiting_count;
-    clients->waiting[clients->waiting_count++] = client;
-    return true;
-}
-
-/* The last `len` bytes wait for `ticket`, or, when it is 0, for what is before them. */
-static bool hold(struct mqtt_client *client, uint64_t ticket)
-{
-    struct control *control = client->control;
-    if (control->hold_count == 0) {
-        if (!start_waiting(client)) {
-            return false;
-        }
-        control->holds[control->hold_count++] = (struct control_hold){ticket, control->len};
-        return true;
-    }
-    struct control_hold *last = &control->holds[control->hold_count - 1];
-    if (ticket > last->ticket && control->hold_count < CONTROL_HOLDS_MAX) {
-        last++;
-        control->hold_count++;
-        last->ticket = ticket;
-    } else if (ticket > last->ticket) {
-        last->ticket = ticket;
-    }
-    last->end = control->len;
-    return true;
-}
-
 static void set_paused(struct mqtt_client *client, bool paused)
 {
     if (client->is_paused != paused) {
@@ -111,92 +13,24 @@ static void set_paused(struct mqtt_client *client, bool paused)
     }
 }
 
-void control_drop_held(struct mqtt_client *client)
+void client_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes)
 {
-    if (client->control != NULL && client->control->hold_count != 0) {
-        stop_waiting(client);
-        client->control->len = client->control->ready;
-    }
-}
-
-void control_on_committed(struct mqtt_clients *clients, uint64_t ticket)
-{
-    clients->uncommitted[ticket & 1] = 0;
-    for (uint32_t i = clients->waiting_count; i != 0; i--) {
-        struct mqtt_client *client = clients->waiting[i - 1];
-        struct control *control = client->control;
-        uint32_t done = 0;
-        while (done < control->hold_count && control->holds[done].ticket <= ticket) {
-            control->ready = control->holds[done++].end;
-        }
-        if (done == control->hold_count) {
-            stop_waiting(client);
-        } else {
-            control->hold_count -= done;
-            memmove(control->holds, control->holds + done,
-                    control->hold_count * sizeof *control->holds);
-        }
-        clients->host.wake(client->link);
-    }
-}
-
-void control_count_uncommitted(struct mqtt_client *client, uint64_t ticket, size_t bytes)
-{
-    struct mqtt_clients *clients = client->clients;
-    if (ticket == 0) {
-        return;
-    }
-    clients->uncommitted[ticket & 1] += bytes;
-    if (clients->uncommitted[0] + clients->uncommitted[1] > UNCOMMITTED_MAX) {
+    if (control_count_uncommitted(&client->clients->control_hub, ticket, bytes)) {
         set_paused(client, true); /* until its answers are gone */
-    }
-}
-
-void control_release(struct mqtt_client *client)
-{
-    if (client->control != NULL) {
-        stop_waiting(client);
-        shared_release(&client->control->shared);
-        client->control = NULL;
     }
 }
 
 struct writer client_control_begin(struct mqtt_client *client, size_t len)
 {
-    struct writer failed = {.failed = true};
-    if (client->control == NULL) {
-        client->control = take_control(client->clients);
-        if (client->control == NULL) {
-            return failed;
-        }
-    }
-    struct control *control = client->control;
-    if (control->capacity - control->len < len) {
-        size_t capacity = control->capacity * 2 + len;
-        control = mem_realloc(control, sizeof *control + capacity);
-        if (control == NULL) {
-            return failed;
-        }
-        control->capacity = capacity;
-        client->control = control;
-    }
-    return writer_of(control->data + control->len, len);
+    return control_begin(&client->control, &client->clients->control_hub, client->link, len);
 }
 
 bool client_control_end(struct mqtt_client *client, const struct writer *writer, uint64_t ticket)
 {
-    if (!writer_ok(writer)) {
+    if (!writer_ok(writer) || !control_end(client->control, writer, ticket)) {
         return false;
     }
-    struct control *control = client->control;
-    control->len += writer_len(writer);
-    if (ticket == 0 && control->hold_count == 0) {
-        control->ready = control->len;
-    } else if (!hold(client, ticket)) {
-        control->len -= writer_len(writer);
-        return false;
-    }
-    if (control->len > CONTROL_BYTES_PAUSE) {
+    if (client->control->len > CONTROL_BYTES_PAUSE) {
         set_paused(client, true);
     }
     client->clients->stats.packets_sent++;
@@ -330,12 +164,7 @@ static void send_ready(struct control *control, struct output *output)
 {
     size_t len = control->ready < OUTPUT_TAKE_MAX ? control->ready : OUTPUT_TAKE_MAX;
     output_put(output, bytes_of(control->data, len));
-    control->len -= len;
-    control->ready -= len;
-    memmove(control->data, control->data + len, control->len);
-    for (uint32_t i = 0; i < control->hold_count; i++) {
-        control->holds[i].end -= len;
-    }
+    control_sent(control, len);
 }
 
 static void send_control(struct mqtt_client *client, struct output *output)
@@ -350,7 +179,7 @@ static void send_control(struct mqtt_client *client, struct output *output)
         return;
     }
     output_add(output, bytes_of(control->data, control->len), &control->shared);
-    control_release(client);
+    control_release(&client->control);
     set_paused(client, false);
 }
 

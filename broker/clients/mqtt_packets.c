@@ -102,15 +102,14 @@ static void on_publish(struct mqtt_client *client, uint64_t now_ms,
     enum mqtt_reason reason = publish_message(client, now_ms, packet, topic);
     if (reason >= MQTT_UNSPECIFIED_ERROR && !client->told_refused) {
         client->told_refused = true;
-        client->clients->host.on_publish_refused(client->link, client, topic, reason);
+        client->clients->host.on_publish_refused(client->link, &client->base, topic, reason);
     }
     message_release(packet->message);
     if (reason == MQTT_QUOTA_EXCEEDED && packet->qos != 0 && client->version != MQTT_VERSION_5) {
         /* Before MQTT 5 an acknowledgement cannot refuse, and would be a promise. */
         client_fail(client, now_ms, reason, "no room for what it publishes");
     } else if (packet->qos != 0) {
-        control_count_uncommitted(client, core_ticket(client->clients->core),
-                                  packet->payload_bytes);
+        client_count_uncommitted(client, core_ticket(client->clients->core), packet->payload_bytes);
         send_ack(client, now_ms, packet->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet->packet_id,
                  reason, publish_words(reason));
     } else if (reason == MQTT_PAYLOAD_FORMAT_INVALID || reason == MQTT_TOPIC_NAME_INVALID) {
@@ -193,7 +192,7 @@ static void send_suback(struct mqtt_client *client, uint64_t now_ms, enum mqtt_t
 
 static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
 {
-    const struct mqtt_host *host = &client->clients->host;
+    const struct client_host *host = &client->clients->host;
     struct mqtt_subscribe subscribe;
     enum mqtt_reason reason =
         mqtt_subscribe_decode(body, (enum mqtt_version)client->version, &subscribe);
@@ -226,11 +225,11 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
             .retain_handling = entry.retain_handling,
         };
         reason = MQTT_NOT_AUTHORIZED;
-        if (access_may_subscribe(client->rights, entry.filter)) {
+        if (access_may_subscribe(client->rights, entry.filter) && !access_is_hidden(entry.filter)) {
             reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
             ticket = later(ticket, core_ticket(client->clients->core));
         }
-        host->on_subscribe(client->link, client, entry.filter, reason);
+        host->on_subscribe(client->link, &client->base, entry.filter, reason);
         reasons[count++] = (uint8_t)reason;
     }
     send_suback(client, now_ms, MQTT_SUBACK, packet_id, bytes_of(reasons, count), ticket);
@@ -239,7 +238,7 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
 
 static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct bytes body)
 {
-    const struct mqtt_host *host = &client->clients->host;
+    const struct client_host *host = &client->clients->host;
     struct mqtt_subscribe unsubscribe;
     enum mqtt_reason reason =
         mqtt_unsubscribe_decode(body, (enum mqtt_version)client->version, &unsubscribe);
@@ -262,7 +261,7 @@ static void on_unsubscribe(struct mqtt_client *client, uint64_t now_ms, struct b
     struct bytes filter;
     while (mqtt_unsubscribe_next(&unsubscribe, &filter)) {
         reason = core_unsubscribe(client->clients->core, client->session, filter);
-        host->on_unsubscribe(client->link, client, filter);
+        host->on_unsubscribe(client->link, &client->base, filter);
         reasons[count++] = (uint8_t)reason;
         ticket = later(ticket, core_ticket(client->clients->core));
     }

@@ -37,10 +37,11 @@ enum {
 
 /* What a listener speaks: a set. TLS is spoken when the listener has certificates. */
 enum config_protocol {
-    CONFIG_PROTOCOL_DEFAULT,    /* MQTT and MQTT over WebSocket; with certificates TLS only */
+    CONFIG_PROTOCOL_DEFAULT,    /* everything; with certificates TLS only */
     CONFIG_PROTOCOL_ANY,        /* the same, and with certificates both with and without TLS */
     CONFIG_PROTOCOL_MQTT,       /* MQTT only */
-    CONFIG_PROTOCOL_WEBSOCKETS, /* MQTT over WebSocket only */
+    CONFIG_PROTOCOL_STOMP,      /* STOMP, also over WebSocket */
+    CONFIG_PROTOCOL_WEBSOCKETS, /* WebSocket only: MQTT and STOMP */
 };
 
 enum config_family { CONFIG_FAMILY_ANY, CONFIG_FAMILY_IPV4, CONFIG_FAMILY_IPV6 };

@@ -39,6 +39,7 @@
 static const struct config_choice protocols[] = {
     {"any", CONFIG_PROTOCOL_ANY},
     {"mqtt", CONFIG_PROTOCOL_MQTT},
+    {"stomp", CONFIG_PROTOCOL_STOMP},
     {"websockets", CONFIG_PROTOCOL_WEBSOCKETS},
     {NULL, 0},
 };

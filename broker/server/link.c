@@ -292,45 +292,45 @@ static struct server_peer peer_of(const struct link *link)
                                 link->is_tls};
 }
 
-static void on_connected(void *link, const struct mqtt_client *client)
+static void on_connected(void *link, const struct client *client)
 {
     struct server_peer peer = peer_of(link);
     server_on_connected(&peer, client);
 }
 
-static void on_refused(void *link, const struct mqtt_client *client, struct bytes client_id,
+static void on_refused(void *link, const struct client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
     struct server_peer peer = peer_of(link);
     server_on_refused(&peer, client, client_id, reason);
 }
 
-static void on_gone(void *link, const struct mqtt_client *client, const char *why)
+static void on_gone(void *link, const struct client *client, const char *why)
 {
     struct server_peer peer = peer_of(link);
     server_on_gone(&peer, client, why);
 }
 
-static void on_subscribe(void *link, const struct mqtt_client *client, struct bytes filter,
+static void on_subscribe(void *link, const struct client *client, struct bytes filter,
                          enum mqtt_reason granted)
 {
     server_on_subscribe(server_of(link), client, filter, granted);
 }
 
-static void on_unsubscribe(void *link, const struct mqtt_client *client, struct bytes filter)
+static void on_unsubscribe(void *link, const struct client *client, struct bytes filter)
 {
     server_on_unsubscribe(server_of(link), client, filter);
 }
 
-static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
+static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     server_on_publish_refused(server_of(link), client, topic, reason);
 }
 
-struct mqtt_host link_mqtt_host(struct server *server)
+struct client_host link_mqtt_host(struct server *server)
 {
-    return (struct mqtt_host){
+    return (struct client_host){
         .ctx = server,
         .wake = wake,
         .close = close_link,

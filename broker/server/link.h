@@ -275,7 +275,7 @@ void io_link_packet_end(struct io_link *io, size_t bytes, size_t elsewhere_bytes
 
 /* ---- link.c: on the broker thread ---- */
 
-struct mqtt_host link_mqtt_host(struct server *server);
+struct client_host link_mqtt_host(struct server *server);
 
 /* The channel's callback; ctx is the thread. */
 void link_on_batch(void *ctx);

@@ -35,7 +35,7 @@ static void decoder_fini(void *decoder)
 
 static void *open_client(struct link *link, uint64_t now_ms, struct bytes user)
 {
-    return mqtt_client_open(link->thread->server->clients, now_ms, link, link->settings, user);
+    return mqtt_client_open(link->thread->server->mqtt_clients, now_ms, link, link->settings, user);
 }
 
 static void receive(void *client, uint64_t now_ms, const void *record)

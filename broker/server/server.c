@@ -83,23 +83,16 @@ static void publish_figures(uv_timer_t *timer)
 {
     struct server *server = server_of((uv_handle_t *)timer);
     struct transport_statistics transport = server_statistics(server);
-    struct mqtt_client_stats clients = mqtt_clients_stats(server->clients);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     struct sys_figures figures = {
         .core = core_stats(server->core),
         .uptime_s = (now_ms - server->started_ms) / 1000,
         .bytes_received = transport.bytes_received,
         .bytes_sent = transport.bytes_sent,
-        .messages_received = clients.packets_received,
-        .messages_sent = clients.packets_sent,
-        .publish_received = clients.publish_received,
-        .publish_sent = clients.publish_sent,
-        .publish_bytes_received = clients.publish_bytes_received,
-        .publish_bytes_sent = clients.publish_bytes_sent,
-        .connections = clients.connections,
         .sockets = transport.sockets_accepted,
         .heap_bytes = mallinfo2().uordblks,
     };
+    server_count_clients(server, &figures);
     sys_topics_publish(server->sys_topics, now_ms, server->config->sys_interval_s, &figures);
 }
 
@@ -109,7 +102,7 @@ static void on_deadline(uv_timer_t *timer);
 static void arm_deadline(struct server *server)
 {
     uint64_t deadline_ms = core_next_deadline_ms(server->core);
-    uint64_t clients_ms = mqtt_clients_next_deadline_ms(server->clients);
+    uint64_t clients_ms = server_clients_deadline_ms(server);
     deadline_ms = clients_ms < deadline_ms ? clients_ms : deadline_ms;
     if (!server->handles_open || deadline_ms == server->deadline_ms) {
         return;
@@ -138,7 +131,7 @@ static void on_deadline(uv_timer_t *timer)
     struct server *server = server_of((uv_handle_t *)timer);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     server->deadline_ms = 0; /* it must be armed again, be the next one equal or not */
-    mqtt_clients_advance(server->clients, now_ms);
+    server_advance_clients(server, now_ms);
     core_advance(server->core, now_ms);
 }
 
@@ -178,7 +171,7 @@ static void drain(struct server *server)
         server->listeners[i].listener = NULL;
     }
     (void)uv_timer_stop(&server->sys_timer);
-    mqtt_clients_shut_down(server->clients, transport_loop_now_ms(server->loop));
+    server_shut_down_clients(server, transport_loop_now_ms(server->loop));
     if (server->threads != NULL) {
         server_threads_close_all(server);
     }
@@ -341,20 +334,14 @@ static enum status create_broker(struct server *server)
     if (status != STATUS_OK) {
         return status;
     }
-    struct mqtt_host host = io_threads == 0 ? server_mqtt_host(server) : link_mqtt_host(server);
+    struct client_host host = io_threads == 0 ? server_client_host(server) : link_mqtt_host(server);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     server->started_ms = now_ms;
-    status = mqtt_clients_create(&host, now_ms, &server->clients);
-    if (status != STATUS_OK) {
-        return status;
-    }
     struct core_options options = core_options_of(server->config);
-    struct core_effects effects = mqtt_clients_effects(server->clients);
-    status = core_create(&options, &effects, now_ms, &server->core);
+    status = server_create_clients(server, &host, now_ms, &options);
     if (status != STATUS_OK) {
         return status;
     }
-    mqtt_clients_set_core(server->clients, server->core);
     return sys_topics_create(server->core, &server->sys_topics);
 }
 
@@ -428,7 +415,7 @@ void server_destroy(struct server *server)
     server_close_store(server);
     (void)uv_run(&server->uv, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->uv);
-    mqtt_clients_destroy(server->clients);
+    server_destroy_clients(server);
     password_checks_destroy(server->password_checks);
     server_release_listeners(server);
     config_destroy(server->config);

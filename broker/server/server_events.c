@@ -9,41 +9,36 @@ static const char *transport_name(const struct server_peer *peer)
     return peer->is_tls ? "TLS" : "TCP";
 }
 
-static const char *protocol_name(enum mqtt_version version)
+static struct log_client describe(const struct server_peer *peer, const struct client *client)
 {
-    switch (version) {
-    case MQTT_VERSION_3_1:
-        return "MQTT 3.1";
-    case MQTT_VERSION_3_1_1:
-        return "MQTT 3.1.1";
-    case MQTT_VERSION_5:
-        return "MQTT 5.0";
-    }
-    return NULL;
-}
-
-static struct log_client describe(const struct server_peer *peer, const struct mqtt_client *client)
-{
-    uint64_t now_ms = transport_loop_now_ms(peer->server->loop);
+    struct client_facts facts;
+    client->kind->describe(client, &facts);
     return (struct log_client){
-        .client_id = mqtt_client_id(client),
-        .user_name = mqtt_client_user_name(client),
+        .client_id = facts.client_id,
+        .user_name = facts.user_name,
         .address = peer->address,
         .transport = transport_name(peer),
-        .protocol = protocol_name(mqtt_client_version(client)),
-        .clean_start = mqtt_client_clean_start(client),
-        .keep_alive_s = mqtt_client_keep_alive_s(client),
-        .connected_ms = now_ms - mqtt_client_opened_ms(client),
+        .protocol = facts.protocol,
+        .clean_start = facts.clean_start,
+        .keep_alive_s = facts.keep_alive_s,
+        .connected_ms = transport_loop_now_ms(peer->server->loop) - facts.opened_ms,
     };
 }
 
-void server_on_connected(const struct server_peer *peer, const struct mqtt_client *client)
+static struct bytes client_id_of(const struct client *client)
+{
+    struct client_facts facts;
+    client->kind->describe(client, &facts);
+    return facts.client_id;
+}
+
+void server_on_connected(const struct server_peer *peer, const struct client *client)
 {
     struct log_client who = describe(peer, client);
     log_client_connected(peer->server->log, &who);
 }
 
-void server_on_refused(const struct server_peer *peer, const struct mqtt_client *client,
+void server_on_refused(const struct server_peer *peer, const struct client *client,
                        struct bytes client_id, enum mqtt_reason reason)
 {
     struct log_client who = describe(peer, client);
@@ -51,19 +46,18 @@ void server_on_refused(const struct server_peer *peer, const struct mqtt_client 
     log_client_refused(peer->server->log, &who, mqtt_reason_name(reason));
 }
 
-void server_on_gone(const struct server_peer *peer, const struct mqtt_client *client,
-                    const char *why)
+void server_on_gone(const struct server_peer *peer, const struct client *client, const char *why)
 {
     struct log_client who = describe(peer, client);
     log_client_disconnected(peer->server->log, &who, why);
 }
 
-void server_on_subscribe(struct server *server, const struct mqtt_client *client,
-                         struct bytes filter, enum mqtt_reason granted)
+void server_on_subscribe(struct server *server, const struct client *client, struct bytes filter,
+                         enum mqtt_reason granted)
 {
     struct log *log = server->log;
     if (log_wants(log, LOG_TYPE_SUBSCRIBE)) {
-        struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
+        struct log_field fields[] = {log_text("client_id", client_id_of(client)),
                                      log_text("filter", filter),
                                      log_number("reason_code", granted)};
         log_event(log, LOG_TYPE_SUBSCRIBE, "subscribe", "subscription", fields,
@@ -71,22 +65,21 @@ void server_on_subscribe(struct server *server, const struct mqtt_client *client
     }
 }
 
-void server_on_unsubscribe(struct server *server, const struct mqtt_client *client,
-                           struct bytes filter)
+void server_on_unsubscribe(struct server *server, const struct client *client, struct bytes filter)
 {
     struct log *log = server->log;
     if (log_wants(log, LOG_TYPE_UNSUBSCRIBE)) {
-        struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
+        struct log_field fields[] = {log_text("client_id", client_id_of(client)),
                                      log_text("filter", filter)};
         log_event(log, LOG_TYPE_UNSUBSCRIBE, "unsubscribe", "subscription ended", fields,
                   sizeof fields / sizeof *fields);
     }
 }
 
-void server_on_publish_refused(struct server *server, const struct mqtt_client *client,
+void server_on_publish_refused(struct server *server, const struct client *client,
                                struct bytes topic, enum mqtt_reason reason)
 {
-    struct log_field fields[] = {log_text("client_id", mqtt_client_id(client)),
+    struct log_field fields[] = {log_text("client_id", client_id_of(client)),
                                  log_text("topic", topic),
                                  log_string("reason", mqtt_reason_name(reason))};
     log_event(server->log, LOG_TYPE_NOTICE, "publish_refused",

@@ -3,6 +3,7 @@
  * connection and a connection's user is its client, so nothing stands between them in memory.
  */
 #include <sys/random.h>
+#include <time.h>
 
 #include "server_state.h"
 
@@ -11,10 +12,9 @@ static struct server_listener *listener_of(const struct connection *connection)
     return listener_ctx(connection_listener(connection));
 }
 
-static uint64_t now_ms_of(const struct mqtt_client *client)
+static uint64_t now_ms_of(const struct client *client)
 {
-    const struct connection *connection = mqtt_client_link(client);
-    return transport_loop_now_ms(listener_of(connection)->server->loop);
+    return transport_loop_now_ms(listener_of(client->kind->link(client))->server->loop);
 }
 
 /* `address` is the memory that the result points to. */
@@ -81,6 +81,19 @@ static uint64_t last_inbound_ms(void *link)
     return connection_last_inbound_ms(link);
 }
 
+static void begin_message(void *link, struct output *output, bool text)
+{
+    connection_begin_message(link, output, text);
+}
+
+uint64_t server_unix_ms(void *ctx)
+{
+    (void)ctx;
+    struct timespec now;
+    ENSURE(clock_gettime(CLOCK_REALTIME, &now) == 0);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 void server_random(void *ctx, uint8_t *out, size_t len)
 {
     (void)ctx;
@@ -93,14 +106,14 @@ static struct server *server_of(const void *link)
     return listener_of(link)->server;
 }
 
-static void on_connected(void *link, const struct mqtt_client *client)
+static void on_connected(void *link, const struct client *client)
 {
     char address[CONNECTION_ADDRESS_BYTES];
     struct server_peer peer = peer_of(link, address);
     server_on_connected(&peer, client);
 }
 
-static void on_refused(void *link, const struct mqtt_client *client, struct bytes client_id,
+static void on_refused(void *link, const struct client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
     char address[CONNECTION_ADDRESS_BYTES];
@@ -108,39 +121,41 @@ static void on_refused(void *link, const struct mqtt_client *client, struct byte
     server_on_refused(&peer, client, client_id, reason);
 }
 
-static void on_gone(void *link, const struct mqtt_client *client, const char *why)
+static void on_gone(void *link, const struct client *client, const char *why)
 {
     char address[CONNECTION_ADDRESS_BYTES];
     struct server_peer peer = peer_of(link, address);
     server_on_gone(&peer, client, why);
 }
 
-static void on_subscribe(void *link, const struct mqtt_client *client, struct bytes filter,
+static void on_subscribe(void *link, const struct client *client, struct bytes filter,
                          enum mqtt_reason granted)
 {
     server_on_subscribe(server_of(link), client, filter, granted);
 }
 
-static void on_unsubscribe(void *link, const struct mqtt_client *client, struct bytes filter)
+static void on_unsubscribe(void *link, const struct client *client, struct bytes filter)
 {
     server_on_unsubscribe(server_of(link), client, filter);
 }
 
-static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
+static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     server_on_publish_refused(server_of(link), client, topic, reason);
 }
 
-struct mqtt_host server_mqtt_host(struct server *server)
+struct client_host server_client_host(struct server *server)
 {
-    return (struct mqtt_host){
+    return (struct client_host){
         .ctx = server,
         .wake = wake,
         .close = close_link,
         .set_reading = set_reading,
+        .begin_message = begin_message,
         .last_inbound_ms = last_inbound_ms,
         .random = server_random,
+        .unix_ms = server_unix_ms,
         .checker = password_checks_checker(server->password_checks),
         .store_failed = server_store_failed,
         .on_connected = on_connected,
@@ -169,29 +184,25 @@ static void *on_open(void *ctx, struct connection *connection, const struct conn
     if (listener->listener != NULL && !has_room(listener, listener->listener)) {
         return NULL; /* a reload has lowered max_connections during the handshake */
     }
-    const char *user = NULL;
-    if (listener->settings->certificate_is_user) {
-        user = listener->use_subject ? info->certificate_subject : info->certificate_common_name;
-    }
-    return mqtt_client_open(listener->server->clients,
-                            transport_loop_now_ms(listener->server->loop), connection,
-                            listener->settings, bytes_of_string(user));
+    return server_open_client(listener, connection, info);
 }
 
 static void on_bytes(void *user, struct bytes bytes)
 {
-    mqtt_client_receive(user, now_ms_of(user), bytes);
+    struct client *client = user;
+    client->kind->receive(client, now_ms_of(client), bytes);
 }
 
 static void on_output(void *user, struct output *output)
 {
-    mqtt_client_send(user, now_ms_of(user), output);
+    struct client *client = user;
+    client->kind->send(client, now_ms_of(client), output);
 }
 
 static void on_close(void *user, const struct connection_end *end)
 {
-    struct mqtt_client *client = user;
-    mqtt_client_close(client, now_ms_of(client), end->text);
+    struct client *client = user;
+    client->kind->close(client, now_ms_of(client), end->text);
 }
 
 static void on_refused_connection(void *ctx, const char *peer_address, const char *reason)

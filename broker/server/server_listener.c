@@ -7,7 +7,11 @@
 
 enum { ERROR_BYTES = 512, NAME_BYTES = 320 };
 
-static const char *const subprotocols[] = {"mqtt", "mqttv3.1"};
+/* MQTT's first: a listener for STOMP alone has what is behind them. */
+static const char *const subprotocols[] = {"mqtt", "mqttv3.1", "v12.stomp", "v11.stomp",
+                                           "v10.stomp"};
+
+enum { SUBPROTOCOLS = sizeof subprotocols / sizeof *subprotocols, SUBPROTOCOLS_OF_MQTT = 2 };
 
 static enum status create_settings(const struct config *config,
                                    const struct config_listener *listener, struct access *access,
@@ -26,6 +30,7 @@ static enum status create_settings(const struct config *config,
         .keep_alive_max_s = (uint16_t)config->max_keepalive_s,
         .packet_bytes_max = config->max_packet_size,
         .payload_bytes_max = config->message_size_limit,
+        .subscriptions_max = config->max_subscriptions,
         .connect_timeout_ms = config->connect_timeout_s * 1000,
         .auto_id_prefix = listener->auto_id_prefix,
         .client_id_prefix = config->clientid_prefixes,
@@ -80,11 +85,13 @@ static unsigned speaks(const struct config_listener *listener)
         return LISTENER_RAW;
     case CONFIG_PROTOCOL_WEBSOCKETS:
         return LISTENER_WEBSOCKET;
+    case CONFIG_PROTOCOL_STOMP:
+        return LISTENER_STOMP | LISTENER_WEBSOCKET;
     case CONFIG_PROTOCOL_DEFAULT:
     case CONFIG_PROTOCOL_ANY:
         break;
     }
-    return LISTENER_RAW | LISTENER_WEBSOCKET;
+    return LISTENER_RAW | LISTENER_STOMP | LISTENER_WEBSOCKET;
 }
 
 static enum listener_family family_of(const struct config_listener *listener)
@@ -123,8 +130,9 @@ static struct listener_options options_of(const struct config *config,
     options.speaks = speaks(wanted);
     options.tls = tls_mode_of(wanted);
     options.tls_config = tls;
-    options.subprotocols = subprotocols;
-    options.subprotocol_count = sizeof subprotocols / sizeof *subprotocols;
+    int skipped = SUBPROTOCOLS_OF_MQTT - listener->mqtt_subprotocols;
+    options.subprotocols = subprotocols + skipped;
+    options.subprotocol_count = (size_t)(SUBPROTOCOLS - skipped);
     options.origins = wanted->websockets_origins;
     options.origin_count = wanted->websockets_origin_count;
     options.http_head_bytes_max = config->websockets_headers_size;
@@ -143,13 +151,17 @@ static void announce(const struct server *server, const struct config_listener *
 {
     const char *address = listener_address(listener->listener);
     const char *s = wanted->certificate_count == 0 ? "" : "s";
-    char urls[2 * NAME_BYTES] = "";
+    static const struct {
+        unsigned speaks;
+        const char *scheme;
+    } schemes[] = {{LISTENER_RAW, "mqtt"}, {LISTENER_WEBSOCKET, "ws"}, {LISTENER_STOMP, "stomp"}};
+    char urls[3 * NAME_BYTES] = "";
     size_t len = 0;
-    if (wanted->unix_path == NULL && (speaks(wanted) & LISTENER_RAW) != 0) {
-        len = (size_t)snprintf(urls, NAME_BYTES, ", mqtt%s://%s", s, address);
-    }
-    if (wanted->unix_path == NULL && (speaks(wanted) & LISTENER_WEBSOCKET) != 0) {
-        (void)snprintf(urls + len, NAME_BYTES, ", ws%s://%s", s, address);
+    for (size_t i = 0; wanted->unix_path == NULL && i < sizeof schemes / sizeof *schemes; i++) {
+        if ((speaks(wanted) & schemes[i].speaks) != 0) {
+            len += (size_t)snprintf(urls + len, NAME_BYTES, ", %s%s://%s", schemes[i].scheme, s,
+                                    address);
+        }
     }
     log_write(server->log, LOG_TYPE_NOTICE, "listening on %s%s", address, urls);
 }
@@ -159,6 +171,8 @@ static enum status open_listener(struct server *server, const struct config_list
 {
     listener->server = server;
     listener->use_subject = wanted->use_subject_as_username;
+    listener->mqtt_subprotocols =
+        wanted->protocol == CONFIG_PROTOCOL_STOMP ? 0 : SUBPROTOCOLS_OF_MQTT;
     listener->connections_max = wanted->max_connections;
     enum status status = access_create(&listener->access);
     if (status != STATUS_OK) {
@@ -316,7 +330,7 @@ enum status server_reload_listeners(struct server *server, const struct config *
     }
     access_files_destroy(files, server->listener_count);
     if (status == STATUS_OK) {
-        mqtt_clients_on_access_changed(server->clients, transport_loop_now_ms(server->loop));
+        server_recheck_clients(server, transport_loop_now_ms(server->loop));
     }
     return status;
 }

@@ -2,7 +2,7 @@
  * server_state: the structures behind server.h, for the server's own files: server.c (life,
  * signals, time), server_store.c (the store), server_listener.c (listeners and their settings),
  * server_host.c (between clients and connections on one thread), link.h (on two), server_events.c
- * (the log), sys_topics.c.
+ * (the log), server_client.c (kinds of clients), sys_topics.c.
  */
 #ifndef SERVER_SERVER_STATE_H
 #define SERVER_SERVER_STATE_H
@@ -17,6 +17,7 @@
 #include "mqtt_client.h"
 #include "password_checks.h"
 #include "server.h"
+#include "stomp_client.h"
 #include "sys_topics.h"
 
 /* One listener of the configuration and what its clients are held to. */
@@ -27,6 +28,7 @@ struct server_listener {
     struct listener *listener;
     struct access *access; /* what its files say */
     struct mqtt_settings *settings;
+    int mqtt_subprotocols; /* the first of its WebSocket subprotocols; 0: it speaks STOMP alone */
     bool use_subject; /* the certificate's whole subject is the user name, not its common name */
     uint32_t connections_max;
 };
@@ -38,7 +40,8 @@ struct server {
     uv_loop_t uv;
     struct transport_loop *loop;    /* without I/O threads the connections' too */
     struct server_threads *threads; /* NULL: none */
-    struct mqtt_clients *clients;
+    struct mqtt_clients *mqtt_clients;
+    struct stomp_clients *stomp_clients;
     struct password_checks *password_checks;
     struct core *core;
     struct store *store; /* NULL: persistence false */
@@ -84,9 +87,32 @@ void server_store_failed(void *ctx, const char *why);
  * run of the loop. */
 void server_close_store(struct server *server);
 
+/* server_client.c: which kinds of clients there are, and which one a connection gets. */
+
+/* The clients of each kind, and the core that they share. */
+MUST_USE enum status server_create_clients(struct server *server, const struct client_host *host,
+                                           uint64_t now_ms, const struct core_options *options);
+void server_destroy_clients(struct server *server);
+uint64_t server_clients_deadline_ms(const struct server *server);
+void server_advance_clients(struct server *server, uint64_t now_ms);
+void server_shut_down_clients(struct server *server, uint64_t now_ms);
+
+/* The files of some `struct access` were replaced. */
+void server_recheck_clients(struct server *server, uint64_t now_ms);
+
+/* Adds what the clients have counted. */
+void server_count_clients(const struct server *server, struct sys_figures *figures);
+
+/* NULL: there is no memory. `info` says what the connection has asked for. */
+struct client *server_open_client(struct server_listener *listener, struct connection *connection,
+                                  const struct connection_info *info);
+
 /* server_host.c: without I/O threads */
-struct mqtt_host server_mqtt_host(struct server *server);
+struct client_host server_client_host(struct server *server);
 struct connection_handler server_connection_handler(void);
+
+/* Milliseconds since 1970. */
+uint64_t server_unix_ms(void *ctx);
 
 /* Fills `out` with at most 256 bytes that nobody can guess. */
 void server_random(void *ctx, uint8_t *out, size_t len);
@@ -134,16 +160,14 @@ struct server_peer {
     bool is_websocket, is_tls;
 };
 
-void server_on_connected(const struct server_peer *peer, const struct mqtt_client *client);
-void server_on_refused(const struct server_peer *peer, const struct mqtt_client *client,
+void server_on_connected(const struct server_peer *peer, const struct client *client);
+void server_on_refused(const struct server_peer *peer, const struct client *client,
                        struct bytes client_id, enum mqtt_reason reason);
-void server_on_gone(const struct server_peer *peer, const struct mqtt_client *client,
-                    const char *why);
-void server_on_subscribe(struct server *server, const struct mqtt_client *client,
-                         struct bytes filter, enum mqtt_reason granted);
-void server_on_unsubscribe(struct server *server, const struct mqtt_client *client,
-                           struct bytes filter);
-void server_on_publish_refused(struct server *server, const struct mqtt_client *client,
+void server_on_gone(const struct server_peer *peer, const struct client *client, const char *why);
+void server_on_subscribe(struct server *server, const struct client *client, struct bytes filter,
+                         enum mqtt_reason granted);
+void server_on_unsubscribe(struct server *server, const struct client *client, struct bytes filter);
+void server_on_publish_refused(struct server *server, const struct client *client,
                                struct bytes topic, enum mqtt_reason reason);
 /* `sockets`: how many there were at that moment. */
 void server_on_refused_connection(struct server *server, uint64_t sockets, const char *peer_address,

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "lmdb_store.h"
 #include "server_state.h"
@@ -69,13 +68,6 @@ enum status server_open_store_handles(struct server *server)
     return STATUS_OK;
 }
 
-static uint64_t unix_now_ms(void)
-{
-    struct timespec now;
-    ENSURE(clock_gettime(CLOCK_REALTIME, &now) == 0);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 enum status server_open_store(struct server *server)
 {
     const struct config *config = server->config;
@@ -98,8 +90,8 @@ enum status server_open_store(struct server *server)
     };
     enum status status = lmdb_store_open(&options, &server->store);
     if (status == STATUS_OK) {
-        status = core_open_store(server->core, transport_loop_now_ms(server->loop), unix_now_ms(),
-                                 server->store);
+        status = core_open_store(server->core, transport_loop_now_ms(server->loop),
+                                 server_unix_ms(server), server->store);
     }
     if (status != STATUS_OK) {
         log_write(server->log, LOG_TYPE_ERROR, "cannot read what is stored in %s: %s", directory,

@@ -17,7 +17,7 @@ struct sys_figures {
     uint64_t uptime_s;
     uint64_t bytes_received;
     uint64_t bytes_sent;
-    uint64_t messages_received; /* MQTT packets of any type */
+    uint64_t messages_received; /* packets and frames of any type */
     uint64_t messages_sent;
     uint64_t publish_received;
     uint64_t publish_sent;
@@ -26,6 +26,10 @@ struct sys_figures {
     uint64_t connections; /* CONNECTs accepted */
     uint64_t sockets;     /* sockets accepted */
     uint64_t heap_bytes;
+    uint64_t stomp_connected;   /* of the clients those that speak STOMP */
+    uint64_t stomp_connections; /* CONNECTs of these accepted */
+    uint64_t stomp_received;    /* SEND frames */
+    uint64_t stomp_sent;        /* MESSAGE frames */
 };
 
 struct sys_topics;

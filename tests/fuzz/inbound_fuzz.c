@@ -204,9 +204,8 @@ static uint64_t now_ms(void)
 static void open_broker(void)
 {
     const struct config *config = server.config;
-    struct mqtt_host host = server_mqtt_host(&server);
+    struct client_host host = server_client_host(&server);
     host.random = fill_random;
-    ENSURE(mqtt_clients_create(&host, now_ms(), &server.clients) == STATUS_OK);
     struct core_options options = core_options_default();
     options.seed = (struct hash_seed){1, 2};
     options.queued_messages_max = config->max_queued_messages;
@@ -217,9 +216,7 @@ static void open_broker(void)
     options.topic_levels_max = config->max_topic_levels;
     options.session_expiry_max_s = (uint32_t)config->persistent_client_expiration_s;
     options.queue_qos0 = settings.strict;
-    struct core_effects effects = mqtt_clients_effects(server.clients);
-    ENSURE(core_create(&options, &effects, now_ms(), &server.core) == STATUS_OK);
-    mqtt_clients_set_core(server.clients, server.core);
+    ENSURE(server_create_clients(&server, &host, now_ms(), &options) == STATUS_OK);
 }
 
 /* Everything that the input did ends with its broker. */
@@ -228,7 +225,7 @@ static void close_broker(void)
     core_check(server.core);
     ENSURE(core_stats(server.core).sessions_connected == 0);
     core_destroy(server.core);
-    mqtt_clients_destroy(server.clients);
+    server_destroy_clients(&server);
 }
 
 /* What the broker says. */
@@ -458,7 +455,7 @@ static void wait_for(uint64_t ms)
 {
     virtual_ms += ms;
     uv_update_time(&server.uv);
-    mqtt_clients_advance(server.clients, now_ms());
+    server_advance_clients(&server, now_ms());
     core_advance(server.core, now_ms());
     settle(false);
 }

@@ -62,41 +62,43 @@ static void count_up(void *ctx, uint8_t *out, size_t len)
     }
 }
 
-static void on_connected(void *ctx, const struct mqtt_client *client)
+static void on_connected(void *ctx, const struct client *client)
 {
     struct sim_link *link = ctx;
-    ENSURE(link->client == client && !link->accepted && !link->refused && !link->gone);
+    ENSURE(mqtt_client_base(link->client) == client && !link->accepted && !link->refused &&
+           !link->gone);
     link->accepted = true;
 }
 
-static void on_refused(void *ctx, const struct mqtt_client *client, struct bytes client_id,
+static void on_refused(void *ctx, const struct client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
     struct sim_link *link = ctx;
     (void)client_id;
-    ENSURE(link->client == client && !link->accepted && !link->refused && !link->gone);
+    ENSURE(mqtt_client_base(link->client) == client && !link->accepted && !link->refused &&
+           !link->gone);
     link->refused = true;
     link->refusal = reason;
 }
 
-static void on_gone(void *ctx, const struct mqtt_client *client, const char *why)
+static void on_gone(void *ctx, const struct client *client, const char *why)
 {
     struct sim_link *link = ctx;
-    ENSURE(link->client == client && !link->refused && !link->gone);
+    ENSURE(mqtt_client_base(link->client) == client && !link->refused && !link->gone);
     ENSURE(why != NULL && strlen(why) < SIM_WHY_MAX);
     link->gone = true;
     memcpy(link->why, why, strlen(why) + 1);
 }
 
-static void on_subscribe(void *ctx, const struct mqtt_client *client, struct bytes filter,
+static void on_subscribe(void *ctx, const struct client *client, struct bytes filter,
                          enum mqtt_reason granted)
 {
     const struct sim_link *link = ctx;
     (void)granted;
-    ENSURE(link->client == client && filter.data != NULL);
+    ENSURE(mqtt_client_base(link->client) == client && filter.data != NULL);
 }
 
-static void on_unsubscribe(void *ctx, const struct mqtt_client *client, struct bytes filter)
+static void on_unsubscribe(void *ctx, const struct client *client, struct bytes filter)
 {
     on_subscribe(ctx, client, filter, MQTT_SUCCESS);
 }
@@ -125,6 +127,7 @@ struct mqtt_settings *sim_new_settings(struct sim *sim)
                                                  .keep_alive_max_s = UINT16_MAX,
                                                  .packet_bytes_max = 1024 * 1024,
                                                  .payload_bytes_max = UINT32_MAX,
+                                                 .subscriptions_max = 10000,
                                                  .connect_timeout_ms = 10000,
                                                  .auto_id_prefix = "auto-"};
     }
@@ -141,7 +144,7 @@ void sim_init(struct sim *sim)
     sim->scratch = own_alloc(NULL, OUTPUT_SCRATCH_BYTES);
 }
 
-static void on_publish_refused(void *ctx, const struct mqtt_client *client, struct bytes topic,
+static void on_publish_refused(void *ctx, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     ENSURE(reason >= MQTT_UNSPECIFIED_ERROR);
@@ -150,19 +153,19 @@ static void on_publish_refused(void *ctx, const struct mqtt_client *client, stru
 
 bool sim_start(struct sim *sim)
 {
-    struct mqtt_host host = {.ctx = sim,
-                             .wake = on_wake,
-                             .close = on_close,
-                             .set_reading = set_reading,
-                             .last_inbound_ms = last_inbound_ms,
-                             .random = count_up,
-                             .store_failed = on_store_failed,
-                             .on_connected = on_connected,
-                             .on_refused = on_refused,
-                             .on_gone = on_gone,
-                             .on_subscribe = on_subscribe,
-                             .on_unsubscribe = on_unsubscribe,
-                             .on_publish_refused = on_publish_refused};
+    struct client_host host = {.ctx = sim,
+                               .wake = on_wake,
+                               .close = on_close,
+                               .set_reading = set_reading,
+                               .last_inbound_ms = last_inbound_ms,
+                               .random = count_up,
+                               .store_failed = on_store_failed,
+                               .on_connected = on_connected,
+                               .on_refused = on_refused,
+                               .on_gone = on_gone,
+                               .on_subscribe = on_subscribe,
+                               .on_unsubscribe = on_unsubscribe,
+                               .on_publish_refused = on_publish_refused};
     if (mqtt_clients_create(&host, sim->now_ms, &sim->clients) != STATUS_OK) {
         return false;
     }

@@ -105,13 +105,13 @@ static uint64_t last_inbound_ms(void *link)
     return 0;
 }
 
-static void on_client(void *link, const struct mqtt_client *client)
+static void on_client(void *link, const struct client *client)
 {
     (void)link;
     (void)client;
 }
 
-static void on_refused(void *link, const struct mqtt_client *client, struct bytes client_id,
+static void on_refused(void *link, const struct client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
     struct fixture *fixture = link;
@@ -121,13 +121,13 @@ static void on_refused(void *link, const struct mqtt_client *client, struct byte
     on_client(link, client);
 }
 
-static void on_gone(void *link, const struct mqtt_client *client, const char *why)
+static void on_gone(void *link, const struct client *client, const char *why)
 {
     (void)why;
     on_client(link, client);
 }
 
-static void on_subscribe(void *link, const struct mqtt_client *client, struct bytes filter,
+static void on_subscribe(void *link, const struct client *client, struct bytes filter,
                          enum mqtt_reason reason)
 {
     (void)filter;
@@ -135,7 +135,7 @@ static void on_subscribe(void *link, const struct mqtt_client *client, struct by
     on_client(link, client);
 }
 
-static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
+static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     struct fixture *fixture = link;
@@ -168,7 +168,7 @@ static void set_files(struct fixture *fixture, const char *passwords_text, const
 
 static void open_client(struct fixture *fixture, const char *passwords, const char *acl)
 {
-    struct mqtt_host host = {.wake = on_wake,
+    struct client_host host = {.wake = on_wake,
                              .close = on_close,
                              .set_reading = set_reading,
                              .last_inbound_ms = last_inbound_ms,

@@ -50,19 +50,19 @@ static uint64_t last_inbound_ms(void *link)
     return 0;
 }
 
-static void on_client(void *link, const struct mqtt_client *client)
+static void on_client(void *link, const struct client *client)
 {
     (void)link;
     (void)client;
 }
 
-static void on_gone(void *link, const struct mqtt_client *client, const char *why)
+static void on_gone(void *link, const struct client *client, const char *why)
 {
     (void)why;
     on_client(link, client);
 }
 
-static void on_publish_refused(void *link, const struct mqtt_client *client, struct bytes topic,
+static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     (void)topic;
@@ -95,13 +95,13 @@ static struct mqtt_settings *settings_with(uint16_t topic_alias_maximum)
 
 static void open_client(struct fixture *fixture)
 {
-    struct mqtt_host host = {.wake = on_wake,
-                             .close = on_close,
-                             .set_reading = set_reading,
-                             .last_inbound_ms = last_inbound_ms,
-                             .on_connected = on_client,
-                             .on_gone = on_gone,
-                             .on_publish_refused = on_publish_refused};
+    struct client_host host = {.wake = on_wake,
+                               .close = on_close,
+                               .set_reading = set_reading,
+                               .last_inbound_ms = last_inbound_ms,
+                               .on_connected = on_client,
+                               .on_gone = on_gone,
+                               .on_publish_refused = on_publish_refused};
     *fixture = (struct fixture){.settings = settings_with(10)};
     assert_int_equal(mqtt_clients_create(&host, 0, &fixture->clients), STATUS_OK);
     struct core_effects effects = mqtt_clients_effects(fixture->clients);

@@ -304,7 +304,7 @@ static void test_stalled_broker_stops_all(void **state)
         (void)snprintf(id, sizeof id, "p%d", i);
         fds[i] = client_open(f, id);
     }
-    uint64_t before = mqtt_clients_stats(f->server->clients).publish_received;
+    uint64_t before = mqtt_clients_stats(f->server->mqtt_clients).publish_received;
     size_t len = make_publish(packet, BIG, 0);
     int sent = 0;
     for (; sent < CLIENTS_MAX && !(f->io[0]->behind && f->io[1]->behind); sent++) {
@@ -320,7 +320,7 @@ static void test_stalled_broker_stops_all(void **state)
     }
     RUN_UNTIL(f, !f->io[0]->behind && !f->io[1]->behind);
     RUN_UNTIL(f,
-              mqtt_clients_stats(f->server->clients).publish_received - before == (uint64_t)sent);
+              mqtt_clients_stats(f->server->mqtt_clients).publish_received - before == (uint64_t)sent);
     for (int i = 0; i < CLIENTS_MAX; i++) {
         (void)close(fds[i]);
     }
@@ -348,7 +348,7 @@ static void test_slow_peer(void **state)
         size_t len = make_publish(packet, PAYLOAD, (uint8_t)i);
         send_all(f, publisher, packet, len, false);
     }
-    RUN_UNTIL(f, mqtt_clients_stats(f->server->clients).publish_received == COUNT);
+    RUN_UNTIL(f, mqtt_clients_stats(f->server->mqtt_clients).publish_received == COUNT);
     assert_true(core_stats(f->server->core).queued_messages > COUNT / 4);
     assert_int_equal(f->io[0]->slow_count + f->io[1]->slow_count, 1);
     for (int i = 0; i < COUNT; i++) {
@@ -394,7 +394,7 @@ static void test_opened_while_draining(void **state)
     f->server->draining = true;
     char byte;
     RUN_UNTIL(f, recv(fd, &byte, 1, MSG_DONTWAIT) == 0);
-    assert_int_equal(mqtt_clients_stats(f->server->clients).connections, 0);
+    assert_int_equal(mqtt_clients_stats(f->server->mqtt_clients).connections, 0);
     (void)close(fd);
 }
 
