@@ -364,15 +364,15 @@ static enum mqtt_reason subscribe(struct stomp_client *client, uint64_t now_ms,
 
 /* SUBSCRIBE. */
 
-static const char *read_ack_mode(const struct stomp_client *client, const struct stomp_frame *frame,
-                                 struct wish *wish)
+/* client-individual came with 1.1; clients that speak 1.0 use it all the same. */
+static const char *read_ack_mode(const struct stomp_frame *frame, struct wish *wish)
 {
     struct bytes text;
     if (!stomp_frame_header(frame, "ack", &text) || bytes_equal_string(text, "auto")) {
         wish->ack_mode = STOMP_ACK_AUTO;
     } else if (bytes_equal_string(text, "client")) {
         wish->ack_mode = STOMP_ACK_CLIENT;
-    } else if (client->version != STOMP_1_0 && bytes_equal_string(text, "client-individual")) {
+    } else if (bytes_equal_string(text, "client-individual")) {
         wish->ack_mode = STOMP_ACK_INDIVIDUAL;
     } else {
         return "ack must be auto, client or client-individual";
@@ -401,10 +401,8 @@ static const char *read_id(const struct stomp_client *client, const struct stomp
                : NULL;
 }
 
-static const char *read_durability(const struct stomp_client *client,
-                                   const struct stomp_frame *frame, struct wish *wish)
+static const char *read_durability(const struct stomp_frame *frame, struct wish *wish)
 {
-    (void)client;
     if (wish->destination.kind != STOMP_TOPIC) {
         return NULL; /* a queue keeps its messages in any case */
     }
@@ -461,10 +459,10 @@ static const char *read_wish(const struct stomp_client *client, const struct sto
         wrong = read_id(client, frame, wish);
     }
     if (wrong == NULL) {
-        wrong = read_ack_mode(client, frame, wish);
+        wrong = read_ack_mode(frame, wish);
     }
     if (wrong == NULL) {
-        wrong = read_durability(client, frame, wish);
+        wrong = read_durability(frame, wish);
     }
     return wrong == NULL ? read_filter(client, filter, wish) : wrong;
 }
