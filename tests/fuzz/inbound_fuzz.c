@@ -1,7 +1,7 @@
 /*
- * The whole inbound path in one process: detection, HTTP head, upgrade, frames, MQTT, core, over
- * Unix sockets, a real loop and the server's own handlers. Only the clock, the random numbers and
- * the seed are ours, so that a run depends on its input alone.
+ * The whole inbound path in one process: detection, HTTP head, upgrade, frames, MQTT and STOMP,
+ * core, over Unix sockets, a real loop and the server's own handlers. Only the clock, the random
+ * numbers and the seed are ours, so that a run depends on its input alone.
  *
  * Input: four bytes of settings (see struct settings), then what up to two hostile peers send, in
  * segments. MARK and an operation byte stand between segments: its low three bits say what happens
@@ -25,6 +25,7 @@
 #include "mqtt_publish.h"
 #include "mqtt_subscribe.h"
 #include "server_state.h"
+#include "stomp_frame.h"
 
 enum {
     PEERS = 2,
@@ -81,6 +82,7 @@ enum stage { HEARS_NOTHING, HEARS_HTTP, HEARS_FRAMES, HEARS_MQTT, HEARS_NO_MORE 
 struct heard {
     enum stage stage;
     bool frames_over; /* a Close frame came */
+    bool stomp;       /* frames, not packets */
     size_t packets;
     size_t raw_len, mqtt_len;
     uint8_t raw[HEARD_MAX], mqtt[HEARD_MAX];
@@ -206,6 +208,7 @@ static void open_broker(void)
     const struct config *config = server.config;
     struct client_host host = server_client_host(&server);
     host.random = fill_random;
+    host.unix_ms = NULL; /* it would not stand still */
     struct core_options options = core_options_default();
     options.seed = (struct hash_seed){1, 2};
     options.queued_messages_max = config->max_queued_messages;
@@ -290,9 +293,49 @@ static void keep(uint8_t *buffer, struct bytes left)
     }
 }
 
+static bool may_be_from_server(struct bytes frame)
+{
+    static const char *const commands[] = {"CONNECTED\n", "MESSAGE\n", "RECEIPT\n", "ERROR\n"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (bytes_start_with(frame, bytes_of_string(commands[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void hear_stomp(struct heard *heard)
+{
+    struct bytes left = stomp_skip_line_ends(bytes_of(heard->mqtt, heard->mqtt_len));
+    while (left.len != 0) {
+        struct stomp_scan scan = {0};
+        enum stomp_result result = stomp_frame_scan(&scan, left, SIZE_MAX);
+        if (result == STOMP_MORE) {
+            break;
+        }
+        if (result == STOMP_HEAD_TOO_LARGE) { /* a client's limit, not the broker's */
+            left = BYTES_EMPTY;
+            break;
+        }
+        ENSURE(result == STOMP_OK && may_be_from_server(left));
+        heard->packets++;
+        left = stomp_skip_line_ends(bytes_from(left, scan.frame_len));
+    }
+    keep(heard->mqtt, left);
+    heard->mqtt_len = left.len;
+}
+
 static void hear_mqtt(struct peer *peer)
 {
     struct heard *heard = &peer->heard;
+    if (heard->packets == 0 && heard->mqtt_len != 0 && heard->mqtt[0] != MQTT_CONNACK << 4) {
+        heard->stomp = true;
+    }
+    if (heard->stomp) {
+        ENSURE(!peer->is_subscriber);
+        hear_stomp(heard);
+        return;
+    }
     struct bytes left = bytes_of(heard->mqtt, heard->mqtt_len);
     struct mqtt_header header;
     while (mqtt_header_decode(left, &header) != MQTT_HEADER_INCOMPLETE) {
@@ -627,6 +670,7 @@ static void close_peer(struct peer *peer)
     struct heard *heard = &peer->heard;
     heard->stage = HEARS_NOTHING;
     heard->frames_over = false;
+    heard->stomp = false;
     heard->packets = heard->raw_len = heard->mqtt_len = 0;
 }
 

@@ -1,0 +1,119 @@
+/* Chromium with @stomp/stompjs 7 and stompjs 2.3.3 in a page, over ws and wss. */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import fs from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import { createRequire } from 'node:module'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { chromium } from 'playwright-core'
+import { connect, startBroker } from './harness.mjs'
+
+const here = path.dirname(fileURLToPath(import.meta.url))
+const require = createRequire(import.meta.url)
+const stompjs = path.dirname(path.dirname(require.resolve('@stomp/stompjs')))
+const files = {
+    '/': ['text/html', path.join(here, 'stomp_page.html')],
+    '/stomp.umd.min.js': ['text/javascript', path.join(stompjs, 'bundles/stomp.umd.min.js')],
+    '/stomp.min.js': ['text/javascript', require.resolve('stompjs/lib/stomp.min.js')],
+}
+const browserArguments = [
+    '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    '--ignore-certificate-errors',
+]
+
+let broker
+let browser
+let pages
+let names = 0
+
+before(async () => {
+    broker = await startBroker()
+    browser = await chromium.launch({
+        executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+        args: browserArguments,
+        headless: true,
+    })
+    pages = http.createServer((request, response) => {
+        const [type, file] = files[request.url] ?? []
+        response.writeHead(file ? 200 : 404, { 'Content-Type': type ?? 'text/plain' })
+        response.end(file && fs.readFileSync(file))
+    })
+    pages.listen(0, '127.0.0.1')
+    await once(pages, 'listening')
+})
+
+after(async () => {
+    await browser?.close()
+    pages?.closeAllConnections()
+    pages?.close()
+    await broker?.stop()
+})
+
+async function withPage(body) {
+    const context = await browser.newContext({ ignoreHTTPSErrors: true })
+    const page = await context.newPage()
+    page.setDefaultTimeout(15_000)
+    try {
+        await page.goto(`http://127.0.0.1:${pages.address().port}/`)
+        await body(page)
+    } finally {
+        await context.close()
+    }
+}
+
+function shows(page, texts) {
+    return page.waitForFunction((wanted) => JSON.stringify(shown()) === wanted, JSON.stringify(texts))
+}
+
+function url(transport) {
+    return `${transport}://127.0.0.1:${broker.ports[transport]}/ws`
+}
+
+function unique(what) {
+    return `${what}-${process.pid}-${++names}`
+}
+
+for (const transport of ['ws', 'wss']) {
+    test(`the page of the stompjs manual over ${transport}`, () => withPage(async (page) => {
+        const name = unique('greetings')
+        await page.evaluate(([at, to]) => startClient(at, to), [url(transport), `/topic/${name}`])
+        await shows(page, ['Grüße 1'])
+        const device = await connect(broker, 'tcp', 5)
+        await device.publishAsync(name, 'from a device', { qos: 1 })
+        await shows(page, ['Grüße 1', 'from a device'])
+        await page.evaluate(() => page.client.deactivate())
+        await page.waitForFunction(() => page.closes === 1)
+        assert.deepEqual(await page.evaluate(() => page.errors), [])
+        await device.endAsync()
+    }))
+
+    test(`stompjs 2.3.3 in a page over ${transport}`, () => withPage(async (page) => {
+        const name = unique('old')
+        await page.evaluate(([at, to]) => startOldClient(at, to), [url(transport), `/topic/${name}`])
+        await shows(page, ['old: from the old one: ü'])
+        assert.deepEqual(await page.evaluate(() => page.errors), [])
+        await page.evaluate(() => new Promise((resolve) => page.old.disconnect(resolve)))
+    }))
+}
+
+test('a page comes back by itself and sees the last value at once', () => withPage(async (page) => {
+    const name = unique('values')
+    const device = await connect(broker, 'tcp', '3.1.1')
+    await device.publishAsync(name, 'last', { qos: 1, retain: true })
+    await page.evaluate(([at, to]) => startClient(at, to), [url('ws'), `/topic/${name}`])
+    await shows(page, ['last', 'Grüße 1'])
+    await page.evaluate(() => page.client.webSocket.close())
+    await page.waitForFunction(() => page.connects === 2)
+    await shows(page, ['last', 'Grüße 1', 'last', 'Grüße 2'])
+    await device.endAsync()
+}))
+
+test('a page that stays has its heart-beats', () => withPage(async (page) => {
+    await page.evaluate(([at, to]) => startClient(at, to), [url('ws'), `/topic/${unique('quiet')}`])
+    await page.waitForFunction(() => page.connects === 1)
+    await page.waitForTimeout(9500) /* more than twice the interval: without them it would have left */
+    assert.equal(await page.evaluate(() => page.closes), 0)
+}))
