@@ -8,6 +8,7 @@
 enum {
     LOOK_BYTES = 256 * 1024, /* handed over before the backlog is looked at again */
     REFERENCES_MAX = 1024,   /* in the pool */
+    MESSAGE_HEAD_BYTES = 16, /* see connection_begin_message */
     SLOW_LOOK_MS = 500,      /* how often peers that do not take what they get are looked at */
 };
 
@@ -151,13 +152,24 @@ static bool on_accept(void *ctx, struct listener *listener)
     return has_room(ctx, listener);
 }
 
+/* What a connection has asked for decides; a WebSocket may leave it to its first bytes. */
+static const struct link_protocol *protocol_of(const struct io_listener *listener,
+                                               const struct connection_info *info)
+{
+    if (info->is_stomp || listener->mqtt_subprotocols == 0 ||
+        info->subprotocol >= listener->mqtt_subprotocols) {
+        return &link_stomp;
+    }
+    return info->is_websocket && info->subprotocol < 0 ? &link_undecided : &link_mqtt;
+}
+
 static struct link *make_link(struct io_listener *listener, const struct connection_info *info)
 {
     size_t len = strlen(info->peer_address);
     struct link *link = mem_zalloc(sizeof *link + len + 1);
     if (link != NULL) {
         link->thread = listener->thread;
-        link->protocol = &link_mqtt;
+        link->protocol = protocol_of(listener, info);
         link->settings = listener->settings;
         link->is_websocket = info->is_websocket;
         link->is_tls = info->is_tls;
@@ -227,6 +239,7 @@ static void *on_open(void *ctx, struct connection *connection, const struct conn
         mem_free(link);
         return NULL;
     }
+    connection_allow_text(connection, io->protocol != &link_mqtt);
     link_in(listener->thread, io);
     update_reading(io);
     return io;
@@ -319,12 +332,29 @@ static bool give_reference(struct io_thread *thread, struct output *to,
     return true;
 }
 
+/* True when the message whose mark stands at from->at fits as a whole: it may not be cut. */
+static bool message_fits(const struct io_output *from, const struct output *to)
+{
+    size_t bytes = 0;
+    unsigned at = from->at + 1;
+    for (; at < from->count && !link_is_mark(&from->parts[at]); at++) {
+        bytes += from->parts[at].owner == NULL ? from->parts[at].len : 0;
+    }
+    return output_has_room(to) && (size_t)(to->end - to->at) >= bytes + MESSAGE_HEAD_BYTES &&
+           to->part_count + (at - from->at) + 1 <= OUTPUT_PARTS_MAX;
+}
+
 /* Gives of `from` what there is room for. */
 static void give(struct io_link *io, struct io_output *from, struct output *to)
 {
     while (from->at < from->count && to->part_count < OUTPUT_PARTS_MAX) {
         struct output_part *part = &from->parts[from->at];
-        if (part->owner != NULL) {
+        if (link_is_mark(part)) {
+            if (!message_fits(from, to)) {
+                return;
+            }
+            connection_begin_message(io->connection, to, part->data == &link_message_marks[1]);
+        } else if (part->owner != NULL) {
             if (!give_reference(io->thread, to, part)) {
                 connection_abort(io->connection, "out of memory");
                 return;
@@ -395,7 +425,7 @@ static void keep(struct io_link *io, const struct io_output *output)
     uint8_t *copy = (uint8_t *)(kept->parts + count);
     for (unsigned i = 0; i < count; i++) {
         kept->parts[i] = output->parts[output->at + i];
-        if (kept->parts[i].owner == NULL) {
+        if (kept->parts[i].owner == NULL && !link_is_mark(&kept->parts[i])) {
             bytes_copy(copy, bytes_of(kept->parts[i].data, kept->parts[i].len));
             kept->parts[i].data = copy;
             copy += kept->parts[i].len;

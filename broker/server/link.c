@@ -31,6 +31,17 @@ static void tell_close(struct link *link, uint16_t code, const char *text)
     link->close_sent = true;
 }
 
+const uint8_t link_message_marks[2] = {0, 1};
+
+static void begin_message(void *client_link, struct output *output, bool text)
+{
+    if (((const struct link *)client_link)->is_websocket) {
+        ENSURE(output->part_count < OUTPUT_PARTS_MAX);
+        output->parts[output->part_count++] =
+            (struct output_part){&link_message_marks[text], 0, NULL};
+    }
+}
+
 static void put_on_list(struct link *link)
 {
     if (!link->on_list) {
@@ -335,8 +346,10 @@ struct client_host link_mqtt_host(struct server *server)
         .wake = wake,
         .close = close_link,
         .set_reading = set_reading,
+        .begin_message = begin_message,
         .last_inbound_ms = last_inbound_ms,
         .random = server_random,
+        .unix_ms = server_unix_ms,
         .checker = password_checks_checker(server->password_checks),
         .store_failed = server_store_failed,
         .on_connected = on_connected,

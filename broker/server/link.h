@@ -25,6 +25,7 @@
  *   io_thread.c     the I/O thread: connections and their halves
  *   link.c          the broker thread: its halves, which are the clients' links
  *   link_mqtt.c     MQTT's decoder and client
+ *   link_stomp.c    STOMP's client, and who has to say first what he is
  *   server_threads.c  the threads themselves, their listeners, their end
  */
 #ifndef SERVER_LINK_H
@@ -70,15 +71,27 @@ struct link_protocol {
 };
 
 extern const struct link_protocol link_mqtt;
+extern const struct link_protocol link_stomp;
+extern const struct link_protocol link_undecided; /* a WebSocket that asked for no subprotocol */
+
+/* In the output of a client to which messages matter: a part without bytes that points to one of
+ * these, in front of each message, says that it is of binary or of text. */
+extern const uint8_t link_message_marks[2];
+
+static inline bool link_is_mark(const struct output_part *part)
+{
+    return part->owner == NULL && part->len == 0 &&
+           (part->data == &link_message_marks[0] || part->data == &link_message_marks[1]);
+}
 
 /* The broker's half: a client's link. Made by the I/O thread, which fills in what is constant, and
  * from then on the broker's. */
 struct link {
-    struct io_thread *thread; /* constant, and so are the next three */
-    struct io_link *io;       /* to be named in records; see link_last_inbound_ms */
-    const struct link_protocol *protocol;
-    struct mqtt_settings *settings; /* a reference is held from OPENED to ENDED */
-    void *client;                   /* NULL: none could be made, or it is gone */
+    struct io_thread *thread;             /* constant, and so are io and settings */
+    struct io_link *io;                   /* to be named in records; see link_last_inbound_ms */
+    const struct link_protocol *protocol; /* what io_link has, until a first byte has decided */
+    struct mqtt_settings *settings;       /* a reference is held from OPENED to ENDED */
+    void *client;                         /* NULL: none could be made, or it is gone */
     struct link *next_woken;
     size_t worked_bytes; /* since the last credit */
     const char *close_text;
@@ -128,6 +141,7 @@ struct io_listener {
     struct io_thread *thread;
     struct listener *listener;      /* NULL: could not be opened, or closed */
     struct mqtt_settings *settings; /* one reference is this thread's */
+    int mqtt_subprotocols;          /* as in struct server_listener */
     bool use_subject;
     uint32_t connections_max;
 };

@@ -118,6 +118,7 @@ static void take_over(struct io_listener *to, const struct server_listener *from
     (void)shared_hold(&from->settings->shared);
     to->settings = from->settings;
     to->use_subject = from->use_subject;
+    to->mqtt_subprotocols = from->mqtt_subprotocols;
     to->connections_max = from->connections_max;
 }
 

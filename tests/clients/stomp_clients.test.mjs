@@ -186,7 +186,9 @@ describe('@stomp/stompjs 7', () => {
         subscribe()
         await receipt(client, (id) => client.publish({ destination: '/topic/x', headers: { receipt: id } }))
         client.reconnectDelay = 300
+        const from = broker.log.length
         client.webSocket.terminate()
+        await broker.logged(/ disconnected: /, from) /* what is sent before may be lost: see ack:auto */
         await receipt(sender, (id) => sender.publish({ destination, body: 'missed', headers: { receipt: id } }))
         await client.connects.take(1)
         subscribe()
