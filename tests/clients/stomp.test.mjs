@@ -1,8 +1,10 @@
 /* STOMP frame by frame: what the versions ask for, over tcp, tls, ws and wss. */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { connect, delay, startBroker, transports, withBroker } from './harness.mjs'
+import { connect, delay, executable, run, scratchDir, startBroker, transports, withBroker } from './harness.mjs'
 import { RawStomp, frame } from './stomp_raw.mjs'
 
 let broker
@@ -117,6 +119,91 @@ describe('CONNECT', () => {
             client.send('CONNECT', { login: 'guest', passcode: 'guest' })
             await client.expect('ERROR', { message: 'Not authorized' })
             await client.ended()
+        })
+    })
+})
+
+describe('access', () => {
+    /* Frames behind CONNECT come while the password is still being checked. */
+    test('password and ACL files count for STOMP too', async () => {
+        const passwords = path.join(scratchDir(), 'stomp-passwords')
+        const acl = path.join(scratchDir(), 'stomp-acl')
+        const { code, stderr } = await run(executable, ['passwd', passwords, 'ann'], { input: 'secret\n' }).done
+        assert.equal(code, 0, stderr)
+        fs.writeFileSync(acl, 'user ann\ntopic readwrite ann/#\ntopic readwrite $queue/ann\ntopic deny ann/secret\n')
+        const listeners = (ports) => [`listener ${ports.tcp} 127.0.0.1`, `listener ${ports.tls} 127.0.0.1`]
+        await withBroker({ config: [`password_file ${passwords}`, `acl_file ${acl}`], listeners }, async (own) => {
+            for (const login of [{ login: 'ann', passcode: 'wrong' }, { login: 'eve', passcode: 'secret' }]) {
+                const client = await RawStomp.open(own)
+                client.write(frame('CONNECT', login) + frame('SEND', { destination: '/topic/ann.x' }))
+                await client.expect('ERROR', { message: 'Bad User Name or Password' })
+                await client.ended()
+            }
+            const enter = async () => {
+                const client = await RawStomp.open(own, 'ws')
+                client.write(frame('CONNECT', { 'accept-version': '1.2', login: 'ann', passcode: 'secret' }) +
+                    frame('SUBSCRIBE', { id: 1, destination: '/topic/ann.#' }) +
+                    frame('SEND', { destination: '/topic/ann.x', receipt: 'early' }, 'hello'))
+                await client.expect('CONNECTED')
+                await client.until(() => (client.frames.length === 2 ? true : undefined), 'what was sent early')
+                assert.deepEqual(client.frames.splice(0).map((f) => f.command).sort(), ['MESSAGE', 'RECEIPT'])
+                return client
+            }
+            const refusals = [
+                ['SEND', { destination: '/topic/other' }], ['SEND', { destination: '/queue/other' }],
+                ['SUBSCRIBE', { id: 2, destination: '/topic/other' }], ['SUBSCRIBE', { id: 2, destination: '/queue/other' }],
+            ]
+            for (const [command, headers] of refusals) {
+                const client = await enter()
+                client.send(command, headers)
+                assert.match((await client.expect('ERROR')).headers.message, /not authorized/i)
+                await client.ended()
+            }
+            const client = await enter()
+            await client.ask('SUBSCRIBE', { id: 2, destination: '/queue/ann' })
+            client.send('SEND', { destination: '/queue/ann', 'reply-to': '/temp-queue/r' }, 'ask')
+            const question = await client.expect('MESSAGE', { subscription: '2' }, 'ask')
+            client.send('SEND', { destination: question.headers['reply-to'] }, 'answer')
+            await client.expect('MESSAGE', { subscription: '/temp-queue/r' }, 'answer')
+            fs.writeFileSync(acl, 'user ann\ntopic readwrite nothing\n')
+            await own.reload([`password_file ${passwords}`, `acl_file ${acl}`])
+            client.send('SEND', { destination: '/topic/ann.x' }, 'not any more')
+            assert.match((await client.expect('ERROR')).headers.message, /not authorized/i)
+        })
+    })
+})
+
+describe('a receipt', () => {
+    test('is a promise that outlives kill -9', async () => {
+        const config = ['persistence true', `persistence_location ${fs.mkdtempSync(path.join(scratchDir(), 'stomp-'))}/`]
+        const durable = { id: 'd', durable: 'true', 'auto-delete': 'false', destination: '/topic/kept', ack: 'client-individual' }
+        const first = await startBroker({ config })
+        const reader = await RawStomp.connect(first)
+        await reader.ask('SUBSCRIBE', durable)
+        await reader.ask('SUBSCRIBE', { id: 'q', destination: '/queue/kept', ack: 'client' })
+        const sender = await RawStomp.connect(first)
+        const count = 50
+        for (let i = 0; i < count; i++) {
+            sender.send('SEND', { destination: '/queue/kept', receipt: i }, `job ${i}`)
+            sender.send('SEND', { destination: '/topic/kept' }, `news ${i}`)
+        }
+        sender.send('DISCONNECT', { receipt: 'last' })
+        for (let i = 0; i < count; i++) {
+            await sender.expect('RECEIPT', { 'receipt-id': String(i) })
+        }
+        await sender.expect('RECEIPT', { 'receipt-id': 'last' })
+        first.child.kill('SIGKILL')
+        await first.exit
+        await withBroker({ config }, async (second) => {
+            const again = await RawStomp.connect(second)
+            await again.ask('SUBSCRIBE', durable)
+            await again.ask('SUBSCRIBE', { id: 'q', destination: '/amq/queue/kept' })
+            await again.until(() => (again.frames.length >= 2 * count ? true : undefined), 'all of them')
+            const texts = again.frames.map((f) => f.text)
+            for (const what of ['job', 'news']) {
+                assert.deepEqual(texts.filter((text) => text.startsWith(what)),
+                    Array.from({ length: count }, (_, i) => `${what} ${i}`))
+            }
         })
     })
 })
