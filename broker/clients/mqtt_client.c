@@ -358,7 +358,7 @@ void mqtt_client_receive(struct mqtt_client *client, uint64_t now_ms, struct byt
 {
     struct mqtt_packet packet;
     while (client->state != CLIENT_CLOSING &&
-           mqtt_decoder_next(&client->decoder, client->settings, now_ms, &in, &packet)) {
+           mqtt_decoder_next(&client->decoder, client->settings, &in, &packet)) {
         mqtt_client_packet(client, now_ms, &packet);
     }
     if (client->state == CLIENT_CLOSING) {

@@ -123,6 +123,16 @@ void client_on_checked(struct mqtt_client *client, uint64_t now_ms, const struct
 MUST_USE bool client_begin_check(struct mqtt_client *client, uint64_t now_ms, struct bytes body,
                                  const struct access_grant *grant, struct bytes password);
 
+/* From here on the time of its message is counted (3.3.2.3.3). */
+static inline void client_count_expiry(const struct mqtt_packet *packet, uint64_t now_ms)
+{
+    struct message *message = packet->message;
+    if (message != NULL && !packet->expiry_counts &&
+        message->expires_at_ms != MESSAGE_EXPIRES_NEVER) {
+        message->expires_at_ms += now_ms;
+    }
+}
+
 /* No answer is wanted any more. */
 void client_cancel_check(struct mqtt_client *client);
 

@@ -23,7 +23,6 @@ struct tail {
 struct feed {
     struct mqtt_decoder *decoder;
     const struct mqtt_settings *settings;
-    uint64_t now_ms;
     struct mqtt_header header; /* of the packet at hand */
 };
 
@@ -209,7 +208,7 @@ static enum mqtt_reason check_publish(const struct feed *feed, struct mqtt_publi
     return resolve_alias(feed, publish);
 }
 
-static struct message *make_message(uint64_t now_ms, const struct mqtt_publish *publish)
+static struct message *make_message(const struct mqtt_publish *publish)
 {
     struct message *message = NULL;
     if (message_create(publish->topic, publish->forward_len, publish->payload, &message) !=
@@ -226,7 +225,7 @@ static struct message *make_message(uint64_t now_ms, const struct mqtt_publish *
     message->qos = publish->qos;
     message->retain = publish->retain;
     if (publish->has_expiry) {
-        message->expires_at_ms = now_ms + UINT64_C(1000) * publish->expiry_s;
+        message->expires_at_ms = UINT64_C(1000) * publish->expiry_s;
     }
     return message;
 }
@@ -260,7 +259,7 @@ static enum found take_publish(const struct feed *feed, struct mqtt_packet *out)
     out->body = publish.topic;
     out->refusal = (uint8_t)judge_payload(feed, &publish);
     if (out->refusal == MQTT_SUCCESS) {
-        out->message = make_message(feed->now_ms, &publish);
+        out->message = make_message(&publish);
         if (out->message == NULL) {
             out->refusal = MQTT_QUOTA_EXCEEDED;
         }
@@ -269,9 +268,9 @@ static enum found take_publish(const struct feed *feed, struct mqtt_packet *out)
 }
 
 bool mqtt_decoder_next(struct mqtt_decoder *decoder, const struct mqtt_settings *settings,
-                       uint64_t now_ms, struct bytes *in, struct mqtt_packet *out)
+                       struct bytes *in, struct mqtt_packet *out)
 {
-    struct feed feed = {.decoder = decoder, .settings = settings, .now_ms = now_ms};
+    struct feed feed = {.decoder = decoder, .settings = settings};
     if (decoder->stopped) {
         return false;
     }

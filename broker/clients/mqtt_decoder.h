@@ -31,12 +31,16 @@ struct mqtt_decoder {
 /*
  * One packet, or the violation that ends the connection. PUBLISH: `message`, or, when it is
  * refused, no message and its topic in `body`. Others: `body`, undecoded.
+ *
+ * A decoder has no clock: its thread's may be ahead of the one by which the time left is counted.
+ * Until expiry_counts the message's expires_at_ms is the time that it has, not when it ends.
  */
 struct mqtt_packet {
-    uint8_t type;            /* enum mqtt_type */
-    uint8_t violation;       /* enum mqtt_reason; MQTT_SUCCESS: none */
-    uint8_t refusal;         /* enum mqtt_reason: why a PUBLISH is not to be delivered */
-    uint8_t qos;             /* of a PUBLISH */
+    uint8_t type;      /* enum mqtt_type */
+    uint8_t violation; /* enum mqtt_reason; MQTT_SUCCESS: none */
+    uint8_t refusal;   /* enum mqtt_reason: why a PUBLISH is not to be delivered */
+    uint8_t qos;       /* of a PUBLISH */
+    bool expiry_counts;
     uint16_t packet_id;      /* of a PUBLISH at QoS 1 and 2 */
     uint32_t payload_bytes;  /* of a PUBLISH */
     struct message *message; /* the receiver's */
@@ -50,7 +54,7 @@ struct mqtt_packet {
  * Call it until it returns false, or mqtt_decoder_stop. After a violation it returns false.
  */
 MUST_USE bool mqtt_decoder_next(struct mqtt_decoder *decoder, const struct mqtt_settings *settings,
-                                uint64_t now_ms, struct bytes *in, struct mqtt_packet *out);
+                                struct bytes *in, struct mqtt_packet *out);
 
 /* Nothing more is decoded; an unfinished packet is forgotten. */
 void mqtt_decoder_stop(struct mqtt_decoder *decoder);

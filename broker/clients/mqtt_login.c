@@ -95,6 +95,8 @@ void client_keep_early(struct mqtt_client *client, uint64_t now_ms,
     }
     early->next = NULL;
     early->packet = *packet;
+    client_count_expiry(packet, now_ms);
+    early->packet.expiry_counts = true;
     early->packet.body = bytes_of(early->body, packet->body.len);
     bytes_copy(early->body, packet->body);
     *earlies->end = early;

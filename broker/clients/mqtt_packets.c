@@ -96,6 +96,7 @@ static void on_publish(struct mqtt_client *client, uint64_t now_ms,
         message_release(packet->message);
         return;
     }
+    client_count_expiry(packet, now_ms);
     struct bytes topic = packet->message != NULL ? message_topic(packet->message) : packet->body;
     client->clients->stats.publish_received++;
     client->clients->stats.publish_bytes_received += packet->payload_bytes;

@@ -121,7 +121,7 @@ static void on_bytes(void *user, struct bytes bytes)
 {
     struct io_link *io = user;
     struct io_thread *thread = io->thread;
-    io->protocol->decode(io, io->decoder, transport_loop_now_ms(thread->loop), bytes);
+    io->protocol->decode(io, io->decoder, bytes);
     if (io->outstanding_bytes > LINK_CREDIT_BYTES && !io->throttled) {
         set_throttled(io, true);
     }

@@ -56,7 +56,7 @@ struct link_protocol {
     size_t decoder_bytes;
 
     /* Puts each packet that `bytes` complete down with io_link_packet_begin and _end. */
-    void (*decode)(struct io_link *io, void *decoder, uint64_t now_ms, struct bytes bytes);
+    void (*decode)(struct io_link *io, void *decoder, struct bytes bytes);
     void (*decoder_fini)(void *decoder);
 
     /* Broker thread. open: the client, NULL when there is no memory. `user`: see mqtt_client_open.

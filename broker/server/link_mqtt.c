@@ -9,10 +9,10 @@ struct packet {
     uint8_t body[];
 };
 
-static void decode(struct io_link *io, void *decoder, uint64_t now_ms, struct bytes bytes)
+static void decode(struct io_link *io, void *decoder, struct bytes bytes)
 {
     struct mqtt_packet found;
-    while (mqtt_decoder_next(decoder, io->settings, now_ms, &bytes, &found)) {
+    while (mqtt_decoder_next(decoder, io->settings, &bytes, &found)) {
         size_t body_len = found.message == NULL ? found.body.len : 0;
         struct packet *packet = io_link_packet_begin(io, sizeof *packet + body_len);
         if (packet == NULL) {

@@ -10,7 +10,7 @@
 #include "mqtt_connect.h"
 #include "mqtt_decoder.h"
 
-enum { NOW_MS = 1000, STREAM_MAX = 1024, PACKETS_MAX = 16 };
+enum { STREAM_MAX = 1024, PACKETS_MAX = 16 };
 
 static const struct mqtt_settings settings = {
     .retain_available = true,
@@ -49,7 +49,7 @@ static void write_text(char text[32], const struct mqtt_packet *packet)
 static void hear(struct ear *ear, struct bytes in)
 {
     struct mqtt_packet packet;
-    while (mqtt_decoder_next(&ear->decoder, &settings, NOW_MS, &in, &packet)) {
+    while (mqtt_decoder_next(&ear->decoder, &settings, &in, &packet)) {
         assert_true(ear->count < PACKETS_MAX);
         struct heard *heard = &ear->heard[ear->count++];
         *heard = (struct heard){packet.type, packet.violation, packet.refusal,
@@ -246,15 +246,15 @@ static void test_no_memory(void **state)
                                9);
     struct mqtt_packet packet;
     mem_fail_at(1); /* the message */
-    assert_true(mqtt_decoder_next(&ear.decoder, &settings, NOW_MS, &in, &packet));
+    assert_true(mqtt_decoder_next(&ear.decoder, &settings, &in, &packet));
     assert_null(packet.message);
     assert_int_equal(packet.refusal, MQTT_QUOTA_EXCEEDED);
     assert_int_equal(packet.packet_id, 5);
     assert_true(bytes_equal_string(packet.body, "a"));
-    assert_false(mqtt_decoder_next(&ear.decoder, &settings, NOW_MS, &in, &packet));
+    assert_false(mqtt_decoder_next(&ear.decoder, &settings, &in, &packet));
     in = bytes_of("\x32\x07", 2);
     mem_fail_at(1); /* the copy of an unfinished packet */
-    assert_true(mqtt_decoder_next(&ear.decoder, &settings, NOW_MS, &in, &packet));
+    assert_true(mqtt_decoder_next(&ear.decoder, &settings, &in, &packet));
     mem_fail_at(0);
     assert_int_equal(packet.violation, MQTT_SERVER_BUSY);
     mqtt_decoder_fini(&ear.decoder);
@@ -273,12 +273,39 @@ static void test_stop_forgets(void **state)
     mqtt_decoder_fini(&ear.decoder);
 }
 
+/* The decoder knows no time: what it says is how long, not until when. */
+static void test_expiry_is_relative(void **state)
+{
+    (void)state;
+    uint8_t buffer[STREAM_MAX];
+    struct writer writer = writer_of(buffer, STREAM_MAX);
+    write_connect(&writer);
+    struct ear ear = {.count = 0};
+    hear(&ear, writer_written(&writer));
+    struct bytes in = bytes_of("\x30\x0a\x00\x01"
+                               "a\x05\x02\x00\x00\x02\x58x",
+                               12);
+    struct mqtt_packet packet;
+    assert_true(mqtt_decoder_next(&ear.decoder, &settings, &in, &packet));
+    assert_int_equal(packet.message->expires_at_ms, 600 * 1000);
+    assert_false(packet.expiry_counts);
+    message_release(packet.message);
+    in = bytes_of("\x30\x05\x00\x01"
+                  "a\x00x",
+                  7);
+    assert_true(mqtt_decoder_next(&ear.decoder, &settings, &in, &packet));
+    assert_true(packet.message->expires_at_ms == MESSAGE_EXPIRES_NEVER);
+    message_release(packet.message);
+    mqtt_decoder_fini(&ear.decoder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut_anywhere), cmocka_unit_test(test_byte_by_byte),
-        cmocka_unit_test(test_violations),   cmocka_unit_test(test_first_must_be_connect),
-        cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_stop_forgets),
+        cmocka_unit_test(test_cut_anywhere),       cmocka_unit_test(test_byte_by_byte),
+        cmocka_unit_test(test_violations),         cmocka_unit_test(test_first_must_be_connect),
+        cmocka_unit_test(test_no_memory),          cmocka_unit_test(test_stop_forgets),
+        cmocka_unit_test(test_expiry_is_relative),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
