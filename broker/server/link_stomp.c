@@ -13,10 +13,9 @@ struct piece {
     uint8_t data[];
 };
 
-static void decode(struct io_link *io, void *decoder, uint64_t now_ms, struct bytes bytes)
+static void decode(struct io_link *io, void *decoder, struct bytes bytes)
 {
     (void)decoder;
-    (void)now_ms;
     struct piece *piece = io_link_packet_begin(io, sizeof *piece + bytes.len);
     if (piece != NULL) {
         piece->len = bytes.len;

@@ -90,6 +90,9 @@ enum status server_open_store(struct server *server)
     };
     enum status status = lmdb_store_open(&options, &server->store);
     if (status == STATUS_OK) {
+        /* Opening takes time, and both clocks are to be read at once: what one is behind the other
+         * everything that was stored would expire early. */
+        uv_update_time(&server->uv);
         status = core_open_store(server->core, transport_loop_now_ms(server->loop),
                                  server_unix_ms(server), server->store);
     }
