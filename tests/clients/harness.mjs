@@ -176,7 +176,7 @@ export async function startBroker({
         }
         configure(config)
         const [program, ...rest] = [...wrapper, executable, '-c', file, ...args]
-        const broker = new Broker(spawn(program, rest, {
+        const broker = new Broker(() => spawn(program, rest, {
             stdio: ['ignore', 'pipe', 'pipe'],
             env: { ...process.env, ...env },
         }), ports)
@@ -206,10 +206,16 @@ export async function withBroker(options, body) {
 }
 
 class Broker {
-    constructor(child, ports) {
-        this.child = child
+    constructor(launch, ports) {
+        this.launch = launch
         this.ports = ports
         this.log = ''
+        this.begin()
+    }
+
+    begin() {
+        const child = this.launch()
+        this.child = child
         this.exit = new Promise((resolve) => {
             child.once('error', (error) => resolve({ error }))
             child.once('close', (code, signal) => resolve({ code, signal }))
@@ -282,6 +288,14 @@ class Broker {
         this.configure(config)
         this.child.kill('SIGHUP')
         await this.logged(outcome, from)
+    }
+
+    /* Kills the broker, as a crash does, and starts it again with the same files and ports. */
+    async crash() {
+        this.child.kill('SIGKILL')
+        await this.exit
+        this.begin()
+        await this.accepting()
     }
 
     /* Asks the broker to end as an operator does; anything but exit code 0 fails the test. */
