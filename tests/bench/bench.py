@@ -27,6 +27,8 @@ import time
 
 TRANSPORTS = ("tcp", "ws", "tls", "wss")
 START_TIMEOUT_S = 10
+LOADING_TIMEOUT_S = 120
+SYNC_BLOCKS = 200
 RUN_TIMEOUT_S = 240
 
 
@@ -53,6 +55,8 @@ class Scenario:
         self.rows = rows
         self.basic = needs.get("basic", False)  # exact topics at QoS 0: the floor can do it
         self.persistence = needs.get("persistence", False)
+        self.beside_memory = needs.get("beside_memory", False)  # once more, with persistence off
+        self.restart = needs.get("restart", False)  # what is measured is the start with what the generator left
 
 
 CPU = "CPU: broker microseconds a delivery"
@@ -60,6 +64,8 @@ RATE = "Throughput: deliveries a second"
 LATENCY = "Latency: milliseconds from the intended send time, p50 / p99 / p99.9"
 CONNECTIONS = "Connections"
 STORED = "Stored messages"
+DURABLE = "Durability: QoS 1 to offline sessions, persistence on; where a broker syncs before PUBACK, that is in it"
+STARTS = "Starts with what is on disk"
 FAIRNESS = "Fairness: a full-speed publisher whose subscriber does not read, beside normal clients"
 SCALING = "Scaling: broker microseconds a delivery"
 
@@ -99,6 +105,46 @@ def scaling(name, title, arguments, basic=False):
     row = Row(SCALING, title, "broker_us")
     row.group = name.rpartition("-")[0]
     return Scenario(name, "scaling", arguments, "tcp", [row], basic=basic)
+
+
+def start_scenario(name, title, arguments):
+    return Scenario(name, "durable", f"fill --publishers 4 {arguments}", "tcp", [
+        Row(STARTS, f"{title}: seconds until the port accepts", "start_s"),
+        Row(STARTS, f"{title}: resident MiB then", "resident_mib"),
+    ], persistence=True, restart=True)
+
+
+def durable_scenarios():
+    needs = {"persistence": True}
+    return [
+        Scenario("durable-100", "durable", "durable --publishers 100 --clients 100 --window 200", "tcp", [
+            Row(DURABLE, "100 publishers: durable messages a second", "durable_per_s", ("min", 200e3)),
+            Row(DURABLE, "100 publishers: us a message", "broker_us"),
+            Row(DURABLE, "100 publishers: CPU against persistence off", "cpu_ratio", ("max", 2)),
+            Row(DURABLE, "100 publishers: memory a queued message", "bytes_each", ("max", 32)),
+        ], beside_memory=True, **needs),
+        Scenario("durable-1", "durable", "durable --publishers 1 --clients 100 --window 1000", "tcp", [
+            Row(DURABLE, "1 publisher, window 1,000: durable messages a second", "durable_per_s"),
+            Row(DURABLE, "1 publisher, window 1,000: us a message", "broker_us"),
+            Row(DURABLE, "1 publisher, window 1,000: CPU against persistence off", "cpu_ratio", ("max", 2)),
+        ], beside_memory=True, **needs),
+        Scenario("durable-single", "durable", "durable --publishers 1 --clients 100 --window 1", "tcp", [
+            Row(DURABLE, "1 publisher, window 1: median us from PUBLISH to PUBACK", "p50_us"),
+            Row(DURABLE, "the same run: median us of one sync (4 KiB, fdatasync)", "sync_us"),
+            Row(DURABLE, "PUBACK in syncs", "syncs", ("max", 1.5)),
+        ], **needs),
+        Scenario("durable-rate", "durable", "durable --publishers 100 --clients 100 --window 1000 --rate 200000",
+                 "tcp", [
+            Row(DURABLE, "at 200,000 a second: durable messages a second", "durable_per_s", ("min", 195e3)),
+            Row(DURABLE, "the same: longest wait of an unrelated QoS 0 pair, ms", "stall_max_ms", ("max", 5)),
+            Row(DURABLE, "the same: p99 of that pair, ms", "stall_p99_ms"),
+            Row(DURABLE, "the same with persistence off: longest wait, ms", "memory_stall_max_ms"),
+        ], beside_memory=True, **needs),
+        start_scenario("start-messages", "1,000,000 queued messages", "--clients 1000 --count 1000"),
+        start_scenario("start-retained", "1,000,000 retained messages",
+                       "--clients 1 --count 1 --retained 1000000"),
+        start_scenario("start-sessions", "100,000 sessions", "--clients 100000 --count 1"),
+    ]
 
 
 def all_scenarios():
@@ -186,6 +232,7 @@ def all_scenarios():
             Row(FAIRNESS, "the same: flood messages a second", "flood_per_s"),
         ]),
     ]
+    result += durable_scenarios()
     for count in (100, 1000, 10_000, 100_000, 1_000_000):
         result.append(scaling(f"scale-subscriptions-{count}", f"{count:,} subscriptions",
                               f"subscriptions --publishers 10 --subscriptions {count} "
@@ -218,8 +265,8 @@ def free_ports(count):
     return ports
 
 
-def wait_for_port(port, process):
-    deadline = time.monotonic() + START_TIMEOUT_S
+def wait_for_port(port, process, timeout_s=START_TIMEOUT_S):
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args[0]} ended with {process.returncode}")
@@ -227,8 +274,33 @@ def wait_for_port(port, process):
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
-            time.sleep(0.01)
+            time.sleep(0.002)
     raise RuntimeError(f"{process.args[0]} does not listen on {port}")
+
+
+def one_sync_us(directory):
+    """The median of 4 KiB written into a file and synced, as a database's commit does at least once."""
+    times = []
+    descriptor = os.open(os.path.join(directory, "sync"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, SYNC_BLOCKS * 4096)
+        os.fsync(descriptor)
+        for block in range(SYNC_BLOCKS):
+            begin = time.perf_counter()
+            os.pwrite(descriptor, bytes(4096), block * 4096)
+            os.fdatasync(descriptor)
+            times.append((time.perf_counter() - begin) * 1e6)
+    finally:
+        os.close(descriptor)
+    return statistics.median(times)
+
+
+def resident_mib(pid):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) / 1024
+    return None
 
 
 def make_certificate(directory):
@@ -278,7 +350,7 @@ class Running:
             return
         self.process.terminate()
         try:
-            self.process.wait(5)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -301,11 +373,12 @@ class ConfiguredBroker(Broker):
         self.binary = binary
         self.extra = extra
 
-    def start(self, scenario, directory, bench):
+    def start(self, scenario, directory, bench, persistence=None):
         ports = dict(zip(TRANSPORTS, free_ports(len(TRANSPORTS))))
         path = os.path.join(directory, "broker.conf")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(configuration(ports, directory, bench.certificate, scenario.persistence,
+            file.write(configuration(ports, directory, bench.certificate,
+                                     scenario.persistence if persistence is None else persistence,
                                      limits=scenario.section == "fairness"))
             file.write(self.extra)
         process = bench.spawn([self.binary, "-c", path])
@@ -347,7 +420,7 @@ class External(Broker):
         self.transports = transports
 
     def can(self, scenario):
-        return scenario.transport in self.transports
+        return scenario.transport in self.transports and not scenario.restart
 
     def start(self, _scenario, _directory, _bench):
         return Running(self.host, dict.fromkeys(TRANSPORTS, self.port), self.pid)
@@ -368,7 +441,7 @@ def add_derived(report, pid):
         report["idle_cpu_percent"] = report["idle_cpu_fraction"] * 100
     if "p99_us" in report:
         report["latency"] = tuple(report[field] / 1000 for field in ("p50_us", "p99_us", "p999_us"))
-    for field in ("p99_us", "quiet_p99_us"):
+    for field in ("p99_us", "quiet_p99_us", "stall_p99_us", "stall_max_us"):
         if field in report:
             report[field.replace("_us", "_ms")] = report[field] / 1000
     if "flood_messages" in report:
@@ -426,14 +499,39 @@ class Bench:
             print(f"    {result.stderr.strip()}", file=sys.stderr)
         return add_derived(json.loads(result.stdout), running.pid)
 
-    def run_once(self, scenario, broker):
+    def run_once(self, scenario, broker, **options):
         with tempfile.TemporaryDirectory(dir=self.directory) as directory:
             os.chmod(directory, 0o755)
-            running = broker.start(scenario, directory, self)
+            sync_us = one_sync_us(directory) if scenario.section == "durable" else 0
+            running = broker.start(scenario, directory, self, **options)
             try:
-                return self.run_load(scenario, running)
+                report = self.run_load(scenario, running)
+                if scenario.restart:
+                    report.update(self.start_again(scenario, running))
             finally:
                 running.stop()
+        if sync_us:
+            report["sync_us"] = sync_us
+            if "p50_us" in report:
+                report["syncs"] = report["p50_us"] / sync_us
+        return report
+
+    def start_again(self, scenario, running):
+        """Stops the broker as an operator does, and starts it with the same files."""
+        command = running.process.args
+        running.stop()
+        begin = time.monotonic()
+        running.process = self.spawn(command)
+        wait_for_port(running.ports[scenario.transport], running.process, LOADING_TIMEOUT_S)
+        return {"start_s": time.monotonic() - begin, "resident_mib": resident_mib(running.process.pid)}
+
+    def run_beside_memory(self, scenario, broker):
+        report = self.run_once(scenario, broker)
+        if scenario.beside_memory and isinstance(broker, ConfiguredBroker):
+            memory = self.run_once(scenario, broker, persistence=False)
+            report["cpu_ratio"] = report["broker_us"] / memory["broker_us"]
+            report["memory_stall_max_ms"] = memory["stall_max_ms"]
+        return report
 
     def run(self, scenario, brokers):
         """The merged report of each broker, or the reason why there is none."""
@@ -444,7 +542,7 @@ class Bench:
                 if not broker.can(scenario) or broker.name in errors:
                     continue
                 try:
-                    reports[broker.name].append(self.run_once(scenario, broker))
+                    reports[broker.name].append(self.run_beside_memory(scenario, broker))
                 except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
                     errors[broker.name] = str(error)
                     print(f"    {broker.name}: {error}", file=sys.stderr)

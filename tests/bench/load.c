@@ -30,6 +30,9 @@ static const struct scenario scenarios[] = {
     {"idle", scenario_idle, "--clients with one subscription each"},
     {"storm", scenario_storm, "connect, CONNACK, DISCONNECT, --concurrency at a time"},
     {"offline", scenario_offline, "--count messages to each of --clients offline sessions"},
+    {"durable", scenario_durable,
+     "--publishers at QoS 1 to --clients offline sessions, --window unacknowledged each"},
+    {"fill", scenario_fill, "leaves --clients sessions, --count messages each, --retained"},
 };
 
 enum option_kind { OPTION_NUMBER, OPTION_TEXT, OPTION_FLAG };
@@ -79,6 +82,7 @@ static void option_rows(struct raw_options *raw, struct option_row rows[OPTION_R
         {"depth", OPTION_NUMBER, &load->depth, "levels more in each topic"},
         {"clients", OPTION_NUMBER, &load->clients, ""},
         {"count", OPTION_NUMBER, &load->count, ""},
+        {"retained", OPTION_NUMBER, &load->retained, "messages that fill leaves"},
         {"concurrency", OPTION_NUMBER, &load->concurrency, "connects under way"},
         {"timed", OPTION_FLAG, &load->timed, "latency in a closed loop too"},
         {"resume", OPTION_FLAG, &load->net.tls_resume, "resume the first TLS session"},

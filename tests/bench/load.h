@@ -27,7 +27,8 @@ struct load_options {
     uint64_t subscriptions;
     uint64_t depth; /* topic levels before the ones that the subscriptions scenario tells apart */
     uint64_t clients;
-    uint64_t count; /* retained messages, or messages for each offline session */
+    uint64_t count;    /* retained messages, or messages for each offline session */
+    uint64_t retained; /* to leave behind, besides what waits for sessions */
     uint64_t concurrency;
     bool timed; /* stamp messages in a closed loop too */
 };
@@ -46,6 +47,13 @@ void scenario_retained(const struct load_options *options);
 void scenario_idle(const struct load_options *options);
 void scenario_storm(const struct load_options *options);
 void scenario_offline(const struct load_options *options);
+/* Leaves --clients offline sessions with --count messages each, and --retained retained messages.
+ */
+void scenario_fill(const struct load_options *options);
+
+/* durable.c: QoS 1 to offline sessions at full speed, how long PUBACK takes, and how long an
+ * unrelated pair waits meanwhile. */
+void scenario_durable(const struct load_options *options);
 
 /* The fields that every report begins with. */
 void report_options(const struct load_options *options);

@@ -10,6 +10,7 @@
 #define UNACKNOWLEDGED_MAX 500
 #define RETAINED_READERS 3
 #define RETAINED_PER_BRANCH 100
+#define SESSIONS_AT_ONCE 1000
 
 /* What the scenarios of this file count; each uses the part that it needs. */
 struct sessions {
@@ -340,19 +341,24 @@ static size_t session_topic(char *to, size_t size, uint64_t number, uint64_t ses
     return text(to, size, "bench/offline/%06llu", (unsigned long long)(number % sessions));
 }
 
+/* Sessions with a subscription each, `SESSIONS_AT_ONCE` connected at a time. */
 static void connect_sessions(struct client *clients, const struct load_options *options)
 {
     char topic[64];
-    for (uint32_t i = 0; i < options->clients; i++) {
-        clients[i].persistent = true;
-        (void)session_topic(topic, sizeof topic, i, options->clients);
-        client_subscribe_one(&clients[i], topic, 1);
-    }
-    net_connect_all(clients, options->clients, options->concurrency);
-    for (size_t i = 0; i < options->clients; i++) {
-        client_disconnect(&clients[i]);
-        /* The session has the subscription from here on. */
-        buffer_fini(&clients[i].setup);
+    for (uint32_t first = 0; first < options->clients; first += SESSIONS_AT_ONCE) {
+        size_t left = options->clients - first;
+        size_t count = left < SESSIONS_AT_ONCE ? left : SESSIONS_AT_ONCE;
+        for (uint32_t i = first; i < first + count; i++) {
+            clients[i].persistent = true;
+            (void)session_topic(topic, sizeof topic, i, options->clients);
+            client_subscribe_one(&clients[i], topic, 1);
+        }
+        net_connect_all(clients + first, count, options->concurrency);
+        for (size_t i = first; i < first + count; i++) {
+            client_disconnect(&clients[i]);
+            /* The session has the subscription from here on. */
+            buffer_fini(&clients[i].setup);
+        }
     }
 }
 
@@ -423,6 +429,40 @@ void scenario_offline(const struct load_options *options)
     report_number("replay_us", replay_us / replayed);
     report_number("bytes_each", resident_each);
     report_number("lost", total - replayed);
+    report_count("lost_clients", sessions.net.lost_clients);
+    report_end();
+    for (size_t i = 0; i < count; i++) {
+        client_fini(&clients[i]);
+    }
+    free(clients);
+}
+
+void scenario_fill(const struct load_options *options)
+{
+    static struct sessions sessions;
+    uint64_t count = options->clients + options->publishers;
+    struct client *clients = must_alloc(count, sizeof *clients);
+    struct client *publishers = clients + options->clients;
+    sessions_init(&sessions, options, false);
+    for (uint32_t i = 0; i < count; i++) {
+        client_init(&clients[i], &sessions.net, i);
+    }
+    uint64_t start = clock_ns();
+    connect_sessions(clients, options);
+    uint64_t connected = clock_ns();
+    net_connect_all(publishers, options->publishers, options->concurrency);
+    queue_messages(&sessions, publishers);
+    uint64_t queued = clock_ns();
+    if (options->retained != 0) {
+        set_retained(&sessions, publishers, options->retained);
+    }
+    uint64_t set = clock_ns();
+    report_begin(options->scenario);
+    report_options(options);
+    report_number("sessions_per_s", (double)options->clients * 1e9 / (double)(connected - start));
+    report_number("queued_per_s",
+                  (double)(options->clients * options->count) * 1e9 / (double)(queued - connected));
+    report_number("set_per_s", (double)options->retained * 1e9 / (double)(set - queued));
     report_count("lost_clients", sessions.net.lost_clients);
     report_end();
     for (size_t i = 0; i < count; i++) {
