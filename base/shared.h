@@ -4,8 +4,8 @@
  * transport/ keeps payloads alive while the kernel has not taken them, without knowing that they
  * are messages: it sees only this header.
  *
- *   Threads    The count is plain: all who hold or drop references are on one thread at a time. With
- *              I/O threads that is the broker's; see broker/server/link.h.
+ *   Threads    The count is plain: all who hold or drop references are on one thread at a time.
+ * With I/O threads that is the broker's; see broker/server/link.h.
  */
 #ifndef BASE_SHARED_H
 #define BASE_SHARED_H

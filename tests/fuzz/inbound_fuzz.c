@@ -19,9 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "inbound_packets.h"
 #include "mem.h"
 #include "mqtt_ack.h"
-#include "mqtt_connect.h"
 #include "mqtt_publish.h"
 #include "mqtt_subscribe.h"
 #include "server_state.h"
@@ -279,29 +279,12 @@ static void hear_as_subscriber(struct peer *peer, const struct mqtt_header *head
     }
 }
 
-static bool may_come_from_server(enum mqtt_type type)
-{
-    return type != MQTT_CONNECT && type != MQTT_SUBSCRIBE && type != MQTT_UNSUBSCRIBE &&
-           type != MQTT_PINGREQ && type != MQTT_AUTH;
-}
-
 /* `left` is the end of what `buffer` holds, or empty. */
 static void keep(uint8_t *buffer, struct bytes left)
 {
     if (left.len != 0) {
         memmove(buffer, left.data, left.len);
     }
-}
-
-static bool may_be_from_server(struct bytes frame)
-{
-    static const char *const commands[] = {"CONNECTED\n", "MESSAGE\n", "RECEIPT\n", "ERROR\n"};
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        if (bytes_start_with(frame, bytes_of_string(commands[i]))) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void hear_stomp(struct heard *heard)
@@ -609,23 +592,6 @@ static void shrink_send_buffers(void)
         turn();
     }
     uv_walk(&server.uv, shrink_if_connection, &bytes);
-}
-
-static struct bytes connect_packet(uint8_t *room, size_t size, enum mqtt_version version,
-                                   const char *client_id, bool clean_start)
-{
-    struct writer writer = writer_of(room, size);
-    struct mqtt_connect packet = {
-        .version = version,
-        .clean_start = clean_start,
-        .client_id = bytes_of_string(client_id),
-        .session_expiry_s = version == MQTT_VERSION_5 && !clean_start ? 100 : 0,
-        .receive_maximum = UINT16_MAX,
-        .request_problem_information = true,
-    };
-    mqtt_connect_encode(&writer, &packet);
-    ENSURE(writer_ok(&writer));
-    return writer_written(&writer);
 }
 
 static void open_peer(struct peer *peer)

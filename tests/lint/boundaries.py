@@ -44,7 +44,7 @@ LIBRARIES = {
     re.compile(r"argon2\.h"): ["broker/hashing"],
 }
 
-LIBRARY_HEADERS = {"broker/clients": {"jansson.h"}}
+LIBRARY_HEADERS = {"broker/core": {"stdlib.h"}, "broker/clients": {"jansson.h"}}
 
 # Texts for peers and logs are put together here; that is still no I/O.
 FORMATTING_ROOMS = ["broker/access", "broker/clients"]
@@ -59,6 +59,7 @@ ALLOWED_SYMBOLS = re.compile(
     r"""(?x)
     _?(mem|str)[a-z]* (_chk)?               # the C library's memory and string functions ...
   | __(mem|str)[a-z]*_chk                   # ... also as _FORTIFY_SOURCE names them
+  | qsort | bsearch
   | __assert_fail | __stack_chk_fail
   | _GLOBAL_OFFSET_TABLE_
   | __(asan|ubsan|tsan|sanitizer)_ .*

@@ -169,15 +169,15 @@ static void set_files(struct fixture *fixture, const char *passwords_text, const
 static void open_client(struct fixture *fixture, const char *passwords, const char *acl)
 {
     struct client_host host = {.wake = on_wake,
-                             .close = on_close,
-                             .set_reading = set_reading,
-                             .last_inbound_ms = last_inbound_ms,
-                             .checker = {fixture, start, cancel},
-                             .on_connected = on_client,
-                             .on_refused = on_refused,
-                             .on_gone = on_gone,
-                             .on_subscribe = on_subscribe,
-                             .on_publish_refused = on_publish_refused};
+                               .close = on_close,
+                               .set_reading = set_reading,
+                               .last_inbound_ms = last_inbound_ms,
+                               .checker = {fixture, start, cancel},
+                               .on_connected = on_client,
+                               .on_refused = on_refused,
+                               .on_gone = on_gone,
+                               .on_subscribe = on_subscribe,
+                               .on_publish_refused = on_publish_refused};
     *fixture = (struct fixture){.paused = false};
     assert_int_equal(access_create(&fixture->access), STATUS_OK);
     set_files(fixture, passwords, acl);

@@ -319,8 +319,8 @@ static void test_stalled_broker_stops_all(void **state)
         assert_true(io->is_paused);
     }
     RUN_UNTIL(f, !f->io[0]->behind && !f->io[1]->behind);
-    RUN_UNTIL(f,
-              mqtt_clients_stats(f->server->mqtt_clients).publish_received - before == (uint64_t)sent);
+    RUN_UNTIL(f, mqtt_clients_stats(f->server->mqtt_clients).publish_received - before ==
+                     (uint64_t)sent);
     for (int i = 0; i < CLIENTS_MAX; i++) {
         (void)close(fds[i]);
     }
