@@ -38,7 +38,7 @@ enum {
     LINK_CREDIT_BYTES = 256 * 1024,
     LINK_CREDIT_STEP = 64 * 1024, /* worked off before the I/O thread hears of it */
     LINK_BACKLOG_BYTES = 16 * 1024 * 1024,
-    LINK_OUTPUTS_MAX = 1, /* what comes up meanwhile leaves together, in one write */
+    LINK_OUTPUTS_MAX = 2,
     LINK_OUTPUT_BYTES = OUTPUT_SCRATCH_BYTES - 4 * 1024, /* fits a flush of the transport */
     LINK_OUTPUT_BACKLOG_BYTES = 8 * 1024 * 1024,
     LINK_TEXT_MAX = 512,
