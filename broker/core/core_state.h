@@ -68,6 +68,7 @@ struct session_durable {
     struct session_durable *next_spill; /* in core->spill_list */
     struct slot_cursor spilled; /* slots of the queue before here are in the store only; chunk NULL:
                                    none is known to be */
+    uint64_t assigned_at; /* ticket by which the identifiers given at QoS 2 are durable */
     bool on_spill_list;
     bool is_fetching; /* an answer to store_fetch is awaited */
 };
@@ -104,7 +105,6 @@ struct session {
     uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
     size_t inflight_bytes;  /* of the messages in window */
     size_t queued_bytes;    /* of the messages in queue */
-    uint64_t assigned_at;   /* ticket by which the identifiers given at QoS 2 are durable */
     uint32_t expiry_s;
     uint32_t subscription_count;
     uint32_t share_count;  /* of them shared */

@@ -345,7 +345,7 @@ void durable_update(struct core *core, struct session *session, const struct slo
     store_update(changing(core), slot_arrival(slot), role_of(slot), session->number,
                  slot->packet_id, slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
     if (slot->qos == 2) {
-        session->assigned_at = core->changed;
+        session->durable->assigned_at = core->changed;
     }
 }
 
@@ -355,7 +355,7 @@ void durable_add(struct core *core, struct session *session, struct slot *slot)
         struct store_recipient recipient = recipient_of(session, slot);
         store_add(changing(core), slot_arrival(slot), &recipient);
         slot->is_stored = 1;
-        session->assigned_at = core->changed;
+        session->durable->assigned_at = core->changed;
     }
 }
 
@@ -367,7 +367,7 @@ bool durable_must_wait(const struct core *core, const struct message *message)
 bool durable_assignment_pending(const struct core *core, const struct session *session)
 {
     return core->store != NULL && session->durable != NULL &&
-           session->assigned_at > core->committed;
+           session->durable->assigned_at > core->committed;
 }
 
 void durable_wait(struct core *core, struct session *session)
