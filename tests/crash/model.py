@@ -518,7 +518,8 @@ class Model:
         if packet.qos not in route.qos and not session.loose:
             session.report("unexpected", "%s came at QoS %d", publication, packet.qos)
         self._times(client, publication, packet, at, remaining_s)
-        ordered = group is None and (publication.attempts == 1 or route.must)
+        # One copy may have expired, and a later one of what was published again not.
+        ordered = group is None and (publication.attempts == 1 or route.must and publication.expiry_s is None)
         if session.receiver.publish(publication, connection, packet, group is not None, ordered):
             self._passed_on(session, group, publication, packet)
 

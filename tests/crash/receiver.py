@@ -48,10 +48,10 @@ class Receiver:
         self.unmarked = 0
 
     def crashed(self):
-        """What is in flight at QoS 1 may be unknown to the broker, but not the message itself."""
+        """What is in flight at QoS 1 may be unknown to the broker, but not the message, once it was acknowledged."""
         for pid, held in list(self.held.items()):
             if held.qos == 1 and not held.retain and held.publication is not None:
-                owed = held.state == SEEN and not held.shared
+                owed = held.state == SEEN and not held.shared and held.publication.acknowledged is not None
                 self.unsure[held.publication] = owed or self.unsure.get(held.publication, False)
             if held.qos == 1:
                 self.doubtful[pid] = self.held.pop(pid)
