@@ -671,7 +671,10 @@ void durable_on_committed(void *ctx, uint64_t ticket)
         session_go_on(core, session);
     }
     core->waiting_count -= count;
-    memmove(core->waiting, core->waiting + count, core->waiting_count * sizeof(struct session *));
+    if (count != 0) { /* without, there may be no array yet */
+        memmove(core->waiting, core->waiting + count,
+                core->waiting_count * sizeof(struct session *));
+    }
     spill_listed(core);
     core->effects.committed(core->effects.ctx, ticket);
 }
