@@ -8,7 +8,7 @@ import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
-import { connect, startBroker } from './harness.mjs'
+import { connect, scratchDir, startBroker } from './harness.mjs'
 
 const here = path.dirname(fileURLToPath(import.meta.url))
 const require = createRequire(import.meta.url)
@@ -117,3 +117,34 @@ test('a page that stays has its heart-beats', () => withPage(async (page) => {
     await page.waitForTimeout(9500) /* more than twice the interval: without them it would have left */
     assert.equal(await page.evaluate(() => page.closes), 0)
 }))
+
+/* The example as the README has it, but for the port and for where the CDN's file comes from. */
+test("the README's STOMP example works when pasted", async () => {
+    const readme = fs.readFileSync(path.join(here, '../../README.md'), 'utf8')
+    const example = [...readme.matchAll(/```html\n(.*?)```/gs)].map((found) => found[1])
+        .find((text) => text.includes('@stomp/stompjs'))
+    assert.match(example, /ws:\/\/127\.0\.0\.1:1883/)
+    const file = path.join(scratchDir(), 'stomp.html')
+    fs.writeFileSync(file, example.replace('1883', String(broker.ports.ws)))
+    const bundle = fs.readFileSync(files['/stomp.umd.min.js'][1], 'utf8')
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    page.setDefaultTimeout(15_000)
+    await page.route('https://esm.sh/@stomp/stompjs@7', (route) => route.fulfill({
+        body: `${bundle}\nexport const { Client } = globalThis.StompJs`,
+        contentType: 'text/javascript',
+        headers: { 'access-control-allow-origin': '*' },
+    }))
+    await page.goto(`file://${file}`)
+    const device = await connect(broker, 'tcp', 5)
+    await device.publishAsync('room/shell', 'hello', { qos: 1, retain: true })
+    const has = (text) => page.waitForFunction(
+        (wanted) => document.querySelector('#log').textContent.includes(wanted), text
+    )
+    await has('/topic/room.shell: hello')
+    await page.fill('#say', 'from the page')
+    await page.press('#say', 'Enter')
+    await has('/topic/room.tab: from the page')
+    await device.endAsync()
+    await context.close()
+})
