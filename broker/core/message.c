@@ -29,8 +29,9 @@ enum status message_create(struct bytes topic, size_t properties_len, struct byt
     if (topic.len > UINT16_MAX || properties_len > UINT32_MAX || payload.len > UINT32_MAX) {
         return STATUS_LIMIT;
     }
-    struct message *message =
-        mem_alloc(offsetof(struct message, data) + topic.len + properties_len + payload.len);
+    size_t size = offsetof(struct message, data) + topic.len + properties_len + payload.len;
+    /* The structure is written as a whole, with its padding behind data. */
+    struct message *message = mem_alloc(size < sizeof *message ? sizeof *message : size);
     if (message == NULL) {
         return STATUS_NO_MEMORY;
     }

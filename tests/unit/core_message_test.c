@@ -141,9 +141,24 @@ static void stays_small(void **state)
     assert_true(offsetof(struct message, data) <= 72);
 }
 
+/* The structure is longer than its members: no topic is so short that it does not fit. */
+static void smallest(void **state)
+{
+    (void)state;
+    for (size_t payload_len = 0; payload_len < 4; payload_len++) {
+        struct message *message = NULL;
+        assert_int_equal(
+            message_create(bytes_of("a", 1), 0, bytes_of("bcd", payload_len), &message), STATUS_OK);
+        assert_true(bytes_equal(message_topic(message), bytes_of("a", 1)));
+        assert_true(bytes_equal(message_payload(message), bytes_of("bcd", payload_len)));
+        message_release(message);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(smallest),
         cmocka_unit_test(lays_out_topic_properties_and_payload),
         cmocka_unit_test(leaves_a_payload_in_pieces_to_the_caller),
         cmocka_unit_test(is_a_packet),
