@@ -49,6 +49,15 @@ static void arm(struct http_client *client, uint64_t at_ms)
     timer_arm(&client->clients->wheel, &client->timer, at_ms);
 }
 
+static void output_ready(struct client *base);
+static void session_lost(struct client *base, enum mqtt_reason reason);
+
+/* A connection has an HTTP client without its kind; a stream's session has it with. */
+static const struct client_kind stream_kind = {
+    .output_ready = output_ready,
+    .session_lost = session_lost,
+};
+
 struct http_client *http_client_open(struct http_clients *clients, uint64_t now_ms, void *link,
                                      struct mqtt_settings *settings, struct bytes certificate_user)
 {
@@ -61,12 +70,14 @@ struct http_client *http_client_open(struct http_clients *clients, uint64_t now_
         mem_free(user);
         return NULL;
     }
+    client->base.kind = &stream_kind;
     client->clients = clients;
     client->link = link;
     client->settings = settings;
     (void)shared_hold(&settings->shared);
     client->reader = reader;
     client->certificate_user = user;
+    client->opened_ms = now_ms;
     client->next = clients->first;
     if (client->next != NULL) {
         client->next->previous = client;
@@ -96,8 +107,9 @@ static void drop_backlog(struct http_client *client)
 }
 
 /* What was begun for a request that will not be answered. */
-static void abandon(struct http_client *client)
+static void abandon(struct http_client *client, uint64_t now_ms, const char *why)
 {
+    http_end_stream(client, now_ms, why);
     http_cancel_check(client);
     http_end_wait(client);
     timer_cancel(&client->clients->wheel, &client->timer);
@@ -106,7 +118,7 @@ static void abandon(struct http_client *client)
 static void leave(struct http_client *client, enum mqtt_reason reason, const char *why)
 {
     if (client->state != HTTP_CLOSING) {
-        abandon(client);
+        abandon(client, client->clients->now_ms, why);
         client->state = HTTP_CLOSING;
         client->clients->host.close(client->link, reason, why);
     }
@@ -114,10 +126,8 @@ static void leave(struct http_client *client, enum mqtt_reason reason, const cha
 
 void http_client_close(struct http_client *client, uint64_t now_ms, const char *why)
 {
-    (void)now_ms;
-    (void)why;
     struct http_clients *clients = client->clients;
-    abandon(client);
+    abandon(client, now_ms, why);
     if (client->next != NULL) {
         client->next->previous = client->previous;
     }
@@ -363,6 +373,10 @@ static void keep(struct http_client *client, struct bytes in)
 
 void http_client_receive(struct http_client *client, uint64_t now_ms, struct bytes in)
 {
+    client->clients->now_ms = now_ms;
+    if (client->state == HTTP_STREAMING) {
+        return; /* it was told that nothing follows */
+    }
     if (client->backlog_len == 0) {
         in = read_requests(client, now_ms, in);
     }
@@ -394,6 +408,7 @@ static void go_on(struct http_client *client, uint64_t now_ms)
 
 void http_client_send(struct http_client *client, uint64_t now_ms, struct output *output)
 {
+    client->clients->now_ms = now_ms;
     if (client->state == HTTP_WAITING) {
         http_settle_wait(client, now_ms, false);
     }
@@ -410,6 +425,8 @@ void http_client_send(struct http_client *client, uint64_t now_ms, struct output
     }
     if (client->blocks != NULL || client->body != NULL) {
         client->clients->host.wake(client->link);
+    } else if (client->state == HTTP_STREAMING) {
+        http_stream_deliver(client, now_ms, output);
     } else if (client->state == HTTP_ANSWERED && client->keep_alive) {
         go_on(client, now_ms);
     } else if (client->state == HTTP_ANSWERED) {
@@ -423,6 +440,23 @@ struct advance {
     struct http_clients *clients;
     uint64_t now_ms;
 };
+
+/* A comment, unless it could not go out anyway. */
+static void beat(struct http_client *client, uint64_t now_ms)
+{
+    struct bytes text = bytes_of_string(":\n\n");
+    if (client->blocks == NULL) {
+        struct http_block *block = add_block(client, text.len);
+        if (block == NULL) {
+            leave(client, MQTT_SERVER_BUSY, "out of memory");
+            return;
+        }
+        bytes_copy(block->data, text);
+        block->len = text.len;
+        client->clients->host.wake(client->link);
+    }
+    arm(client, now_ms + HTTP_BEAT_MS);
+}
 
 static void fire(void *ctx, struct timer *timer)
 {
@@ -452,6 +486,9 @@ static void fire(void *ctx, struct timer *timer)
     case HTTP_ANSWERED:
         leave(client, MQTT_KEEP_ALIVE_TIMEOUT, "it does not take its answer");
         break;
+    case HTTP_STREAMING:
+        beat(client, advance->now_ms);
+        break;
     case HTTP_CLOSING:
         break;
     }
@@ -460,20 +497,20 @@ static void fire(void *ctx, struct timer *timer)
 void http_clients_advance(struct http_clients *clients, uint64_t now_ms)
 {
     struct advance advance = {clients, now_ms};
+    clients->now_ms = now_ms;
     timer_wheel_advance(&clients->wheel, now_ms, fire, &advance);
 }
 
 void http_clients_shut_down(struct http_clients *clients, uint64_t now_ms)
 {
     clients->stopping = true;
+    clients->now_ms = now_ms;
     for (struct http_client *client = clients->first; client != NULL; client = client->next) {
         client->keep_alive = false;
         if (client->state == HTTP_WAITING) {
             http_settle_wait(client, now_ms, true);
         }
-        if (client->state == HTTP_WAITING) {
-            leave(client, MQTT_SERVER_SHUTTING_DOWN, "the broker stops"); /* it is not durable */
-        } else if (client->state != HTTP_ANSWERED) {
+        if (client->state != HTTP_ANSWERED) { /* or what it published is not durable yet */
             leave(client, MQTT_SERVER_SHUTTING_DOWN, "the broker stops");
         }
     }
@@ -487,6 +524,89 @@ void http_clients_on_committed(struct http_clients *clients, uint64_t ticket)
             clients->host.wake(client->link);
         }
     }
+}
+
+/* Streams */
+
+void http_begin_stream(struct http_client *client, uint64_t now_ms)
+{
+    static const char first[] = "retry: 1000\n\n";
+    struct http_response response = {
+        .status = 200, .content_type = "text/event-stream", .until_close = true};
+    client->keep_alive = false;
+    put_answer(client, now_ms, &response, bytes_of_string(first), NULL);
+    if (client->state == HTTP_ANSWERED) {
+        client->state = HTTP_STREAMING;
+        drop_backlog(client);
+        arm(client, now_ms + HTTP_BEAT_MS);
+    }
+}
+
+bool http_send_block(struct http_client *client, struct output *output, struct bytes bytes)
+{
+    struct http_block *block = add_block(client, bytes.len);
+    if (block == NULL) {
+        return false;
+    }
+    client->blocks = NULL; /* it was the only one */
+    bytes_copy(block->data, bytes);
+    output_add(output, bytes_of(block->data, bytes.len), &block->shared);
+    shared_release(&block->shared);
+    return true;
+}
+
+void http_leave_stream(struct http_client *client, uint64_t now_ms, const char *why)
+{
+    client->clients->now_ms = now_ms;
+    leave(client, MQTT_SERVER_BUSY, why);
+}
+
+static void output_ready(struct client *base)
+{
+    const struct http_client *client = (const struct http_client *)(const void *)base;
+    client->clients->host.wake(client->link);
+}
+
+static void session_lost(struct client *base, enum mqtt_reason reason)
+{
+    struct http_client *client = (struct http_client *)(void *)base;
+    http_stream_lost(client);
+    leave(client, reason, "another connection goes on with its stream");
+}
+
+void http_clients_on_access_changed(struct http_clients *clients, uint64_t now_ms)
+{
+    clients->now_ms = now_ms;
+    for (struct http_client *client = clients->first; client != NULL; client = client->next) {
+        struct session *session = http_stream_session(client);
+        struct access *access = client->settings->access;
+        struct bytes user = http_client_user_name(client);
+        if (session == NULL) {
+            continue;
+        }
+        if (!client->settings->certificate_is_user &&
+            !access_is_still_granted(access, user, client->user_mark)) {
+            leave(client, MQTT_NOT_AUTHORIZED,
+                  "its entry in the password file was changed or removed");
+        } else if (client->rights == NULL && access_has_acl(access)) {
+            if (access_rights_create(access, user, BYTES_EMPTY, &client->rights) != STATUS_OK) {
+                leave(client, MQTT_SERVER_BUSY, "out of memory");
+            } else {
+                core_session_set_reader(session, (struct shared *)(void *)client->rights);
+            }
+        }
+    }
+}
+
+struct bytes http_client_id(const struct http_client *client)
+{
+    const struct session *session = http_stream_session(client);
+    return session == NULL ? BYTES_EMPTY : core_session_client_id(session);
+}
+
+uint64_t http_client_opened_ms(const struct http_client *client)
+{
+    return client->opened_ms;
 }
 
 void *http_client_link(const struct http_client *client)

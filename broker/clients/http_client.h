@@ -5,8 +5,8 @@
  * Sans-I/O like mqtt_client.h, with the same life: open, receive and send as often as the
  * connection likes, close. A host is told what the connection must do.
  *
- *   Paths      /healthz, /readyz, /api/v1/publish and /api/v1/topics/TOPIC; docs/http.md describes
- *              them.
+ *   Paths      /healthz, /readyz, /api/v1/publish, /api/v1/topics/TOPIC and /api/v1/subscribe;
+ *              docs/http.md describes them.
  *   Order      One request at a time: what comes behind it waits until its answer has gone out.
  *   Memory     About 700 bytes between requests.
  *   Threads    All calls come from the core's thread.
@@ -15,6 +15,7 @@
 #define BROKER_HTTP_CLIENT_H
 
 #include "access.h"
+#include "client.h"
 #include "core.h"
 #include "mqtt_client.h"
 #include "output.h"
@@ -34,7 +35,9 @@ struct http_host {
     /* Fills `out` with bytes that nobody can guess. */
     void (*random)(void *ctx, uint8_t *out, size_t len);
     struct access_checker checker;
-    /* For the log: a request was refused for who sent it. */
+    /* For the log: a stream has begun; has ended, why; a request was refused for who sent it. */
+    void (*on_stream)(void *link, const struct http_client *client);
+    void (*on_stream_end)(void *link, const struct http_client *client, const char *why);
     void (*on_refused)(void *link, const struct http_client *client, struct bytes user_name,
                        const char *why);
 };
@@ -55,6 +58,9 @@ void http_clients_advance(struct http_clients *clients, uint64_t now_ms);
 
 /* The broker stops: /readyz says so, streams end, connections close. */
 void http_clients_shut_down(struct http_clients *clients, uint64_t now_ms);
+
+/* Files of some `struct access` were replaced; see mqtt_clients_on_access_changed. */
+void http_clients_on_access_changed(struct http_clients *clients, uint64_t now_ms);
 
 /* The store has committed `ticket`: answers that waited for it may go. */
 void http_clients_on_committed(struct http_clients *clients, uint64_t ticket);
@@ -80,6 +86,9 @@ void http_client_close(struct http_client *client, uint64_t now_ms, const char *
 void *http_client_link(const struct http_client *client);
 
 /* For log lines. */
+struct bytes
+http_client_id(const struct http_client *client); /* of its stream's session, or empty */
+uint64_t http_client_opened_ms(const struct http_client *client);
 struct bytes http_client_user_name(const struct http_client *client); /* data NULL: anonymous */
 
 #endif

@@ -18,6 +18,7 @@ enum {
     HTTP_IDLE_MS = 60 * 1000,       /* between two requests, and for an answer to be taken */
     HTTP_LOGIN_MS = 30 * 1000,      /* for a password to be checked */
     HTTP_WAIT_MS = 5 * 1000,        /* ?wait=acked without a timeout */
+    HTTP_BEAT_MS = 20 * 1000,       /* a comment, so that proxies keep a silent stream */
     HTTP_WAIT_MAX_MS = 60 * 1000,   /* and with one */
     HTTP_BACKLOG_PAUSE = 16 * 1024, /* what comes behind a request; beyond, nothing more is read */
     HTTP_BACKLOG_MAX = 512 * 1024,  /* what had been read by then */
@@ -32,11 +33,12 @@ struct http_block {
 };
 
 enum http_state {
-    HTTP_READING,  /* a request is awaited, or read */
-    HTTP_CHECKING, /* the password is being checked */
-    HTTP_WAITING,  /* messages were published, and it is waited for their receivers */
-    HTTP_ANSWERED, /* the answer is to be sent */
-    HTTP_CLOSING,  /* host.close was called */
+    HTTP_READING,   /* a request is awaited, or read */
+    HTTP_CHECKING,  /* the password is being checked */
+    HTTP_WAITING,   /* messages were published, and it is waited for their receivers */
+    HTTP_ANSWERED,  /* the answer is to be sent */
+    HTTP_STREAMING, /* events follow until the connection ends */
+    HTTP_CLOSING,   /* host.close was called */
 };
 
 /* A publication that is being waited for. */
@@ -65,12 +67,14 @@ struct http_clients {
     struct http_client *first; /* all open clients */
     struct http_keys *keys;
     struct hash_seed seed;
+    uint64_t now_ms;    /* of the latest call */
     uint64_t committed; /* the latest ticket */
     uint64_t ticketed;  /* the latest one that a publication was given */
     bool stopping;
 };
 
 struct http_client {
+    struct client base; /* first; of its kind only the core's side is there */
     struct http_clients *clients;
     struct http_client *next, *previous;
     void *link;
@@ -85,12 +89,15 @@ struct http_client {
     struct access_check *check;   /* HTTP_CHECKING only */
     struct access_rights *rights; /* of who sent the request; NULL: it may do everything */
     struct http_wait wait;        /* HTTP_WAITING only */
+    struct http_stream *stream;   /* HTTP_STREAMING only */
     char *user_name;              /* of who sent the request; NULL: anonymous */
     char *certificate_user;       /* NULL: none */
     uint64_t check_mark;          /* of the entry that the check began with */
     uint64_t login_seal; /* of the Authorization field that was found right last; 0: none */
     uint64_t login_mark; /* of the entry that it was compared with */
+    uint64_t user_mark;  /* of the entry that let the user in; 0: none did */
     struct timer timer;
+    uint64_t opened_ms;
     uint32_t user_name_len;
     uint8_t state; /* enum http_state */
     bool keep_alive;
@@ -115,6 +122,34 @@ void http_answer_method(struct http_client *client, uint64_t now_ms, const char 
  * `message`, of which a reference is taken; NULL: no body. */
 void http_answer(struct http_client *client, uint64_t now_ms, struct http_response *response,
                  struct message *message);
+
+/* Answers with the head of a stream. */
+void http_begin_stream(struct http_client *client, uint64_t now_ms);
+
+/* Ends the stream and the connection. */
+void http_leave_stream(struct http_client *client, uint64_t now_ms, const char *why);
+
+/* Adds a copy of `bytes` to what is being sent. False: no memory. */
+MUST_USE bool http_send_block(struct http_client *client, struct output *output,
+                              struct bytes bytes);
+
+/* http_stream.c */
+
+/* Does what GET /api/v1/subscribe asks for. */
+void http_subscribe(struct http_client *client, uint64_t now_ms);
+
+/* Adds events until `output` has no more room. */
+void http_stream_deliver(struct http_client *client, uint64_t now_ms, struct output *output);
+
+/* Leaves the session to itself and frees the stream, if there is one; `why` for the log, or NULL.
+ */
+void http_end_stream(struct http_client *client, uint64_t now_ms, const char *why);
+
+/* The core has taken the session. */
+void http_stream_lost(struct http_client *client);
+
+/* NULL: there is none. */
+struct session *http_stream_session(const struct http_client *client);
 
 /* http_login.c */
 

@@ -473,6 +473,57 @@ char *http_results_text(const struct http_result *results, size_t count, bool is
     return text;
 }
 
+/* The payload as text when it is some, else in base64. */
+static int set_payload(json_t *object, struct bytes payload)
+{
+    if (utf8_is_valid_string(payload)) {
+        return json_object_set_new(object, "payload",
+                                   json_stringn_nocheck((const char *)payload.data, payload.len));
+    }
+    size_t capacity = base64_encoded_len(payload.len);
+    char *text = mem_alloc(capacity);
+    if (text == NULL) {
+        return -1;
+    }
+    struct writer writer = writer_of(text, capacity);
+    base64_encode(payload, &writer);
+    int failed = json_object_set_new(object, "payload_base64",
+                                     json_stringn_nocheck(text, writer_len(&writer)));
+    mem_free(text);
+    return failed;
+}
+
+static int set_content_type(json_t *object, const struct message *message)
+{
+    struct mqtt_properties properties;
+    struct mqtt_property property;
+    int failed = 0;
+    mqtt_properties_open_raw(&properties, message_properties(message), MQTT_PLACE_PUBLISH);
+    while (mqtt_properties_next(&properties, &property)) {
+        if (property.id == MQTT_PROPERTY_CONTENT_TYPE) {
+            failed |= json_object_set_new(
+                object, "content_type",
+                json_stringn((const char *)property.value.data, property.value.len));
+        }
+    }
+    return failed;
+}
+
+char *http_event_text(const struct message *message, bool retain)
+{
+    struct bytes topic = message_topic(message);
+    json_t *object = json_object();
+    int failed =
+        json_object_set_new(object, "topic", json_stringn((const char *)topic.data, topic.len));
+    failed |= set_payload(object, message_payload(message));
+    failed |= set_content_type(object, message);
+    failed |= json_object_set_new(object, "qos", json_integer(message->qos));
+    failed |= json_object_set_new(object, "retain", json_boolean(retain));
+    char *text = failed == 0 ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    return text;
+}
+
 char *http_error_text(const char *error, const char *words)
 {
     json_t *root = json_pack("{s:s, s:s}", "error", error, "message", words);

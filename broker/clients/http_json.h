@@ -82,6 +82,10 @@ struct http_result {
 /* The answer to a request as text, to be freed with mem_free; NULL: no memory. */
 MUST_USE char *http_results_text(const struct http_result *results, size_t count, bool is_single);
 
+/* The data of an event: topic, payload or payload_base64, content_type, qos, retain; to be freed
+ * with mem_free. NULL: no memory. */
+MUST_USE char *http_event_text(const struct message *message, bool retain);
+
 /* {"error": ..., "message": ...}, to be freed with mem_free; NULL: no memory. */
 MUST_USE char *http_error_text(const char *error, const char *words);
 

@@ -77,7 +77,8 @@ static void refuse(struct http_client *client, uint64_t now_ms, struct bytes use
 }
 
 /* The client is let in as `user_name`. */
-static void let_in(struct http_client *client, uint64_t now_ms, struct bytes user_name)
+static void let_in(struct http_client *client, uint64_t now_ms, struct bytes user_name,
+                   uint64_t mark)
 {
     struct access *access = client->settings->access;
     char *copy = NULL;
@@ -87,6 +88,7 @@ static void let_in(struct http_client *client, uint64_t now_ms, struct bytes use
     mem_free(client->user_name);
     client->user_name = copy;
     client->user_name_len = copy == NULL ? 0 : (uint32_t)user_name.len;
+    client->user_mark = mark;
     access_rights_release(client->rights);
     client->rights = NULL;
     bool lacks_memory = user_name.len != 0 && copy == NULL;
@@ -181,7 +183,7 @@ void http_login(struct http_client *client, uint64_t now_ms)
     } else if (grant.hash != NULL && !was_right(client, &grant)) {
         begin_check(client, now_ms, &grant, credentials.password);
     } else {
-        let_in(client, now_ms, grant.user_name);
+        let_in(client, now_ms, grant.user_name, grant.mark);
     }
     mem_free(credentials.buffer);
 }

@@ -474,6 +474,8 @@ void http_route(struct http_client *client, uint64_t now_ms)
     struct bytes path = client->request.path;
     if (bytes_equal_string(path, "/api/v1/publish")) {
         post_publish(client, now_ms);
+    } else if (bytes_equal_string(path, "/api/v1/subscribe")) {
+        http_subscribe(client, now_ms);
     } else if (bytes_start_with(path, bytes_of_string(topics_prefix))) {
         serve_topic(client, now_ms);
     } else {

@@ -86,6 +86,9 @@ struct config_listener {
     const char **websockets_origins;
     size_t websockets_origin_count;
 
+    /* HTTP */
+    const char *http_cors_origin; /* origins with blanks between them, or "*"; NULL: none */
+
     /* Limits */
     uint32_t max_connections; /* CONFIG_UNLIMITED */
     uint32_t max_qos;         /* 0 to 2 */

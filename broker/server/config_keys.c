@@ -68,6 +68,7 @@ const struct config_key config_keys[] = {
     {"max_qos", U32(0, 2), AT_L(max_qos), .initial = 2},
     {"max_topic_alias", U32(0, 65535), AT_L(max_topic_alias), .initial = 10},
     {"websockets_origin", CUSTOM(config_set_origin), .scope = CONFIG_SCOPE_LISTENER},
+    {"http_cors_origin", TEXT, AT_L(http_cors_origin)},
 
     /* Who may connect */
     {"per_listener_settings", CUSTOM(config_set_per_listener)},

@@ -156,6 +156,9 @@ static bool on_accept(void *ctx, struct listener *listener)
 static const struct link_protocol *protocol_of(const struct io_listener *listener,
                                                const struct connection_info *info)
 {
+    if (info->is_http) {
+        return &link_http;
+    }
     if (info->is_stomp || listener->mqtt_subprotocols == 0 ||
         info->subprotocol >= listener->mqtt_subprotocols) {
         return &link_stomp;

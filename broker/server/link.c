@@ -351,6 +351,7 @@ struct client_host link_mqtt_host(struct server *server)
         .random = server_random,
         .unix_ms = server_unix_ms,
         .checker = password_checks_checker(server->password_checks),
+        .committed = server_on_committed,
         .store_failed = server_store_failed,
         .on_connected = on_connected,
         .on_refused = on_refused,

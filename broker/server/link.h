@@ -26,6 +26,7 @@
  *   link.c          the broker thread: its halves, which are the clients' links
  *   link_mqtt.c     MQTT's decoder and client
  *   link_stomp.c    STOMP's client, and who has to say first what he is
+ *   link_http.c     HTTP's, whose decoder is none
  *   server_threads.c  the threads themselves, their listeners, their end
  */
 #ifndef SERVER_LINK_H
@@ -83,6 +84,7 @@ static inline bool link_is_mark(const struct output_part *part)
     return part->owner == NULL && part->len == 0 &&
            (part->data == &link_message_marks[0] || part->data == &link_message_marks[1]);
 }
+extern const struct link_protocol link_http;
 
 /* The broker's half: a client's link. Made by the I/O thread, which fills in what is constant, and
  * from then on the broker's. */
@@ -290,6 +292,10 @@ void io_link_packet_end(struct io_link *io, size_t bytes, size_t elsewhere_bytes
 /* ---- link.c: on the broker thread ---- */
 
 struct client_host link_mqtt_host(struct server *server);
+
+/* ---- link_http.c: on the broker thread ---- */
+
+struct http_host link_http_host(struct server *server);
 
 /* The channel's callback; ctx is the thread. */
 void link_on_batch(void *ctx);

@@ -335,10 +335,12 @@ static enum status create_broker(struct server *server)
         return status;
     }
     struct client_host host = io_threads == 0 ? server_client_host(server) : link_mqtt_host(server);
+    struct http_host http_host =
+        io_threads == 0 ? server_http_host(server) : link_http_host(server);
     uint64_t now_ms = transport_loop_now_ms(server->loop);
     server->started_ms = now_ms;
     struct core_options options = core_options_of(server->config);
-    status = server_create_clients(server, &host, now_ms, &options);
+    status = server_create_clients(server, &host, &http_host, now_ms, &options);
     if (status != STATUS_OK) {
         return status;
     }

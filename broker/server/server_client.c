@@ -79,12 +79,16 @@ struct client *server_open_client(struct server_listener *listener, struct conne
 }
 
 enum status server_create_clients(struct server *server, const struct client_host *host,
-                                  uint64_t now_ms, const struct core_options *options)
+                                  const struct http_host *http_host, uint64_t now_ms,
+                                  const struct core_options *options)
 {
     enum status status = mqtt_clients_create(host, now_ms, &server->mqtt_clients);
     if (status == STATUS_OK) {
         status = stomp_clients_create(host, mqtt_clients_control(server->mqtt_clients), now_ms,
                                       &server->stomp_clients);
+    }
+    if (status == STATUS_OK) {
+        status = http_clients_create(http_host, now_ms, &server->http_clients);
     }
     if (status != STATUS_OK) {
         return status;
@@ -96,11 +100,13 @@ enum status server_create_clients(struct server *server, const struct client_hos
     }
     mqtt_clients_set_core(server->mqtt_clients, server->core);
     stomp_clients_set_core(server->stomp_clients, server->core);
+    http_clients_set_core(server->http_clients, server->core);
     return STATUS_OK;
 }
 
 void server_destroy_clients(struct server *server)
 {
+    http_clients_destroy(server->http_clients);
     stomp_clients_destroy(server->stomp_clients);
     mqtt_clients_destroy(server->mqtt_clients);
 }
@@ -109,25 +115,30 @@ uint64_t server_clients_deadline_ms(const struct server *server)
 {
     uint64_t mqtt_ms = mqtt_clients_next_deadline_ms(server->mqtt_clients);
     uint64_t stomp_ms = stomp_clients_next_deadline_ms(server->stomp_clients);
-    return mqtt_ms < stomp_ms ? mqtt_ms : stomp_ms;
+    uint64_t http_ms = http_clients_next_deadline_ms(server->http_clients);
+    uint64_t first_ms = mqtt_ms < stomp_ms ? mqtt_ms : stomp_ms;
+    return http_ms < first_ms ? http_ms : first_ms;
 }
 
 void server_advance_clients(struct server *server, uint64_t now_ms)
 {
     mqtt_clients_advance(server->mqtt_clients, now_ms);
     stomp_clients_advance(server->stomp_clients, now_ms);
+    http_clients_advance(server->http_clients, now_ms);
 }
 
 void server_recheck_clients(struct server *server, uint64_t now_ms)
 {
     mqtt_clients_on_access_changed(server->mqtt_clients, now_ms);
     stomp_clients_on_access_changed(server->stomp_clients, now_ms);
+    http_clients_on_access_changed(server->http_clients, now_ms);
 }
 
 void server_shut_down_clients(struct server *server, uint64_t now_ms)
 {
     mqtt_clients_shut_down(server->mqtt_clients, now_ms);
     stomp_clients_shut_down(server->stomp_clients, now_ms);
+    http_clients_shut_down(server->http_clients, now_ms);
 }
 
 static void count(struct sys_figures *figures, struct mqtt_client_stats stats)

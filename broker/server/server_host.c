@@ -156,6 +156,7 @@ struct client_host server_client_host(struct server *server)
         .last_inbound_ms = last_inbound_ms,
         .random = server_random,
         .unix_ms = server_unix_ms,
+        .committed = server_on_committed,
         .checker = password_checks_checker(server->password_checks),
         .store_failed = server_store_failed,
         .on_connected = on_connected,

@@ -34,6 +34,7 @@ static enum status create_settings(const struct config *config,
         .connect_timeout_ms = config->connect_timeout_s * 1000,
         .auto_id_prefix = listener->auto_id_prefix,
         .client_id_prefix = config->clientid_prefixes,
+        .http_cors_origin = listener->http_cors_origin,
         .response_information = config->response_information,
     };
     return mqtt_settings_create(&values, out);
@@ -141,6 +142,8 @@ static struct listener_options options_of(const struct config *config,
     options.nodelay = config->set_tcp_nodelay;
     options.sockets_max = listener->server->sockets_max;
     options.handler = server_connection_handler();
+    options.serves_http = http_client_serves;
+    options.http_handler = server_http_handler();
     options.ctx = listener;
     return options;
 }

@@ -12,6 +12,7 @@
 #include "access_files.h"
 #include "connection.h"
 #include "core.h"
+#include "http_client.h"
 #include "listener.h"
 #include "loop.h"
 #include "mqtt_client.h"
@@ -42,6 +43,7 @@ struct server {
     struct server_threads *threads; /* NULL: none */
     struct mqtt_clients *mqtt_clients;
     struct stomp_clients *stomp_clients;
+    struct http_clients *http_clients;
     struct password_checks *password_checks;
     struct core *core;
     struct store *store; /* NULL: persistence false */
@@ -91,7 +93,8 @@ void server_close_store(struct server *server);
 
 /* The clients of each kind, and the core that they share. */
 MUST_USE enum status server_create_clients(struct server *server, const struct client_host *host,
-                                           uint64_t now_ms, const struct core_options *options);
+                                           const struct http_host *http_host, uint64_t now_ms,
+                                           const struct core_options *options);
 void server_destroy_clients(struct server *server);
 uint64_t server_clients_deadline_ms(const struct server *server);
 void server_advance_clients(struct server *server, uint64_t now_ms);
@@ -160,6 +163,9 @@ struct server_peer {
     bool is_websocket, is_tls;
 };
 
+void server_on_http_stream(const struct server_peer *peer, const struct http_client *client);
+void server_on_http_stream_end(const struct server_peer *peer, const struct http_client *client,
+                               const char *why);
 void server_on_connected(const struct server_peer *peer, const struct client *client);
 void server_on_refused(const struct server_peer *peer, const struct client *client,
                        struct bytes client_id, enum mqtt_reason reason);
@@ -175,5 +181,11 @@ void server_on_refused_connection(struct server *server, uint64_t sockets, const
 
 /* server.c: of all loops together */
 struct transport_statistics server_statistics(const struct server *server);
+/* server_http.c */
+struct http_host server_http_host(struct server *server);
+struct connection_handler server_http_handler(void);
+void server_on_http_refused(struct server *server, const char *address, struct bytes user_name,
+                            const char *why);
+void server_on_committed(void *server, uint64_t ticket);
 
 #endif

@@ -130,6 +130,7 @@ enum status server_threads_listen(struct server *server, size_t index,
     struct server_listener *wanted = &server->listeners[index];
     struct io_thread *first = threads->threads[index % threads->count];
     options->handler = io_connection_handler();
+    options->http_handler = io_connection_handler();
     options->ctx = &first->listeners[index];
     enum status status =
         listener_create(first->loop, options, &wanted->listener, error, error_size);

@@ -3,7 +3,8 @@
  * closed, and nothing is left behind.
  *
  * Input: a byte of settings (bits: an ACL, a password file, the passwords' answers, an MQTT
- * session that matches, the end of the broker), then pieces: a length byte each, 0 lets time pass.
+ * session that matches, the end of the broker), then pieces: a length byte each, 0 lets time pass,
+ * and 255 is a publication that the next byte describes.
  */
 #include <stdlib.h>
 
@@ -21,7 +22,7 @@ struct world {
     struct access *access;
     struct mqtt_settings *settings;
     uint64_t now_ms;
-    bool woken, paused, closing;
+    bool woken, paused, closing, streams;
     uint8_t random;
     access_answer_fn *answer;
     void *owner;
@@ -84,16 +85,39 @@ static void on_refused(void *link, const struct http_client *client, struct byte
     ENSURE(link == &world && client == world.client && why != NULL);
 }
 
+static void on_stream(void *link, const struct http_client *client)
+{
+    ENSURE(link == &world && client == world.client && !world.streams);
+    ENSURE(http_client_id(client).len != 0);
+    world.streams = true;
+}
+
+static void on_stream_end(void *link, const struct http_client *client, const char *why)
+{
+    ENSURE(link == &world && client == world.client && world.streams && why != NULL);
+    world.streams = false;
+}
+
+/* The other session's client is the world itself. */
 static void on_output_ready(void *ctx, void *client)
 {
     (void)ctx;
-    ENSURE(client == &world);
+    if (client == world.client) {
+        ((struct client *)client)->kind->output_ready(client);
+    }
 }
 
 static void on_session_lost(void *ctx, void *client, enum mqtt_reason reason)
 {
-    (void)reason;
-    on_output_ready(ctx, client);
+    (void)ctx;
+    ENSURE(client == world.client);
+    ((struct client *)client)->kind->session_lost(client, reason);
+}
+
+static bool may_read(void *ctx, struct shared *reader, struct bytes topic)
+{
+    (void)ctx;
+    return access_may_read((struct access_rights *)(void *)reader, topic);
 }
 
 static void on_mistake(void *ctx, unsigned line, const char *text)
@@ -132,9 +156,11 @@ static void open_world(uint8_t settings)
                              .set_reading = set_reading,
                              .random = fill_random,
                              .checker = {NULL, start, cancel},
+                             .on_stream = on_stream,
+                             .on_stream_end = on_stream_end,
                              .on_refused = on_refused};
-    struct core_effects effects = {.output_ready = on_output_ready,
-                                   .session_lost = on_session_lost};
+    struct core_effects effects = {
+        .output_ready = on_output_ready, .session_lost = on_session_lost, .may_read = may_read};
     struct core_options options = core_options_default();
     uint8_t *heard = world.heard;
     world = (struct world){.heard = heard};
@@ -205,6 +231,20 @@ static void check_heard(void)
     }
 }
 
+/* Something for a stream. */
+static void publish(uint8_t what)
+{
+    static const char *const topics[] = {"a", "b", "a/b", "c"};
+    struct message *message = NULL;
+    ENSURE(message_create(bytes_of_string(topics[what & 3]), 0, bytes_of(&what, 1), &message) ==
+           STATUS_OK);
+    message->qos = what >> 2 & 1;
+    message->retain = (what & 8) != 0;
+    enum mqtt_reason reason = core_publish(world.core, world.now_ms, NULL, message);
+    ENSURE(reason < MQTT_UNSPECIFIED_ERROR);
+    message_release(message);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1) {
@@ -219,7 +259,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct reader reader = reader_of(bytes_of(data + 1, size - 1));
     while (reader_left(&reader) != 0 && !world.closing) {
         uint8_t len = reader_u8(&reader);
-        if (len == 0) {
+        if (len == 255) {
+            publish(reader_u8(&reader));
+        } else if (len == 0) {
             world.now_ms += STEP_MS;
             http_clients_advance(world.clients, world.now_ms);
         } else if (!world.paused) {
@@ -239,7 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_heard();
     http_client_close(world.client, world.now_ms, "the end");
-    ENSURE(world.answer == NULL);
+    ENSURE(world.answer == NULL && !world.streams);
     core_check(world.core);
     core_destroy(world.core);
     http_clients_destroy(world.clients);

@@ -75,7 +75,7 @@ static void cancel(void *ctx, struct access_check *check)
 static void answer(struct fixture *fixture, enum status result)
 {
     access_answer_fn *callback = fixture->answer;
-    assert_non_null(callback);
+    ENSURE(callback != NULL);
     fixture->answer = NULL;
     callback(fixture->owner, 0, result);
 }
@@ -371,21 +371,21 @@ static void send_publish_of(struct fixture *fixture, size_t size)
 static void what_follows_is_bounded(void **state)
 {
     (void)state;
-    enum { SIZE = 1024 };
+    enum { SIZE = 1024, PAUSE_MIN = 10000, PAUSE_MAX = 17000, END_MIN = 800000, END_MAX = 1049600 };
     struct fixture fixture;
     open_client(&fixture, "ann:" HASH_A, NULL);
     send_connect(&fixture, "ann");
     size_t sent = 0;
     for (; !fixture.paused; sent += SIZE) {
-        assert_true(sent <= 17 * 1024);
+        assert_true(sent <= PAUSE_MAX);
         send_publish_of(&fixture, SIZE);
     }
-    assert_true(sent > 10 * 1024);
+    assert_true(sent > PAUSE_MIN);
     for (; !fixture.closed; sent += SIZE) {
-        assert_true(sent <= 1025 * 1024);
+        assert_true(sent <= END_MAX);
         send_publish_of(&fixture, SIZE);
     }
-    assert_true(sent > 800 * 1024);
+    assert_true(sent > END_MIN);
     assert_int_equal(fixture.reason, MQTT_QUOTA_EXCEEDED);
     assert_int_equal(fixture.cancelled, 1);
     close_client(&fixture);
@@ -486,7 +486,7 @@ static int subscribe(struct fixture *fixture, const char *filter)
     size_t len = strlen(filter);
     packet[1] = (uint8_t)(len + 6);
     packet[6] = (uint8_t)len;
-    memcpy(packet + 7, filter, len);
+    bytes_copy(packet + 7, bytes_of(filter, len));
     packet[7 + len] = 1;
     receive(fixture, bytes_of(packet, len + 8));
     flush(fixture);
