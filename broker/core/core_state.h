@@ -68,7 +68,7 @@ struct session_durable {
     struct session_durable *next_spill; /* in core->spill_list */
     struct slot_cursor spilled; /* slots of the queue before here are in the store only; chunk NULL:
                                    none is known to be */
-    uint64_t assigned_at; /* ticket by which the identifiers given at QoS 2 are durable */
+    uint64_t assigned_at;       /* ticket by which the identifiers given at QoS 2 are durable */
     bool on_spill_list;
     bool is_fetching; /* an answer to store_fetch is awaited */
 };
@@ -251,6 +251,9 @@ void durable_hold_answer(struct core *core);
 
 /* True when nothing more should be accepted that would have to be stored. */
 bool durable_is_full(const struct core *core);
+
+/* True when there is no room for a message that may have to be stored. */
+bool durable_refuses(const struct core *core, const struct message *message);
 
 /* Makes a session outlive the process, or no more; durable_make does so for one that the store has
  * already. Errors: STATUS_NO_MEMORY. */

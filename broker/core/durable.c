@@ -40,6 +40,18 @@ bool durable_is_full(const struct core *core)
     return core->store != NULL && store_is_full(core->store);
 }
 
+/* $SYS is made anew by every process. */
+static bool is_own_topic(const struct message *message)
+{
+    return bytes_start_with(message_topic(message), bytes_of_string("$SYS/"));
+}
+
+bool durable_refuses(const struct core *core, const struct message *message)
+{
+    return durable_is_full(core) && (message->qos != 0 || message->retain) &&
+           !is_own_topic(message);
+}
+
 /* Times in the store outlive our clock. TIMER_NEVER and STORE_TIME_NEVER are the same. */
 static uint64_t unix_ms(const struct core *core, uint64_t ms)
 {
@@ -224,12 +236,6 @@ bool durable_note(struct core *core, struct session *session, struct slot *slot)
     }
     core->parts[core->part_count++] = (struct durable_part){session, slot};
     return true;
-}
-
-/* $SYS is made anew by every process. */
-static bool is_own_topic(const struct message *message)
-{
-    return bytes_start_with(message_topic(message), bytes_of_string("$SYS/"));
 }
 
 static enum store_role role_of(const struct slot *slot)

@@ -45,7 +45,7 @@ static enum mqtt_reason publish(struct core *core, uint64_t now_ms, struct sessi
     if (!core_accepts_topic(core, message_topic(message))) {
         return MQTT_TOPIC_NAME_INVALID;
     }
-    if (durable_is_full(core) && from != NULL && (message->qos != 0 || message->retain)) {
+    if (durable_refuses(core, message)) {
         return MQTT_QUOTA_EXCEEDED;
     }
     message->sequence = ++core->sequence;

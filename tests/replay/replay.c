@@ -447,7 +447,7 @@ static bool duration_of(const char *word, uint64_t *out_ms)
     return end != word && strcmp(end, "ms") == 0;
 }
 
-/* The broker's own message: publish TOPIC PAYLOAD [retain] [qos=N] */
+/* The broker's own message: publish TOPIC PAYLOAD [retain] [qos=N] [refused] */
 static void on_publish(struct run *run, const struct words *words)
 {
     struct bytes topic = BYTES_EMPTY;
@@ -462,14 +462,17 @@ static void on_publish(struct run *run, const struct words *words)
         fail(run, "no memory");
         return;
     }
+    bool refused = false;
     for (size_t i = 3; i < words->count; i++) {
+        refused |= strcmp(words->at[i], "refused") == 0;
         message->retain |= strcmp(words->at[i], "retain") == 0;
         if (word_value(words->at[i], "qos") != NULL) {
             message->qos = (uint8_t)atoi(word_value(words->at[i], "qos"));
         }
     }
-    if (core_publish(run->sim.core, run->sim.now_ms, NULL, message) >= MQTT_UNSPECIFIED_ERROR) {
-        fail(run, "publish was refused");
+    enum mqtt_reason reason = core_publish(run->sim.core, run->sim.now_ms, NULL, message);
+    if ((reason >= MQTT_UNSPECIFIED_ERROR) != refused) {
+        fail(run, refused ? "publish was accepted" : "publish was refused");
     }
     message_release(message);
 }
