@@ -209,6 +209,8 @@ static void open_broker(void)
     struct client_host host = server_client_host(&server);
     host.random = fill_random;
     host.unix_ms = NULL; /* it would not stand still */
+    struct http_host http_host = server_http_host(&server);
+    http_host.random = fill_random;
     struct core_options options = core_options_default();
     options.seed = (struct hash_seed){1, 2};
     options.queued_messages_max = config->max_queued_messages;
@@ -219,7 +221,7 @@ static void open_broker(void)
     options.topic_levels_max = config->max_topic_levels;
     options.session_expiry_max_s = (uint32_t)config->persistent_client_expiration_s;
     options.queue_qos0 = settings.strict;
-    ENSURE(server_create_clients(&server, &host, now_ms(), &options) == STATUS_OK);
+    ENSURE(server_create_clients(&server, &host, &http_host, now_ms(), &options) == STATUS_OK);
 }
 
 /* Everything that the input did ends with its broker. */
