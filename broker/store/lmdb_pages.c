@@ -24,8 +24,13 @@ enum {
     WORD = sizeof(size_t),
     HEADER = WORD + 8,
     NODE = 8,
-    TREE = 8 + 5 * WORD,
-    META = 8 + 2 * WORD + 2 * TREE + 2 * WORD,
+    TREE_ENTRIES = 8 + 3 * WORD,
+    TREE_ROOT = TREE_ENTRIES + WORD,
+    TREE = TREE_ROOT + WORD,
+    META_TREES = 8 + 2 * WORD,
+    META_LAST_PAGE = META_TREES + 2 * TREE,
+    META_TRANSACTION = META_LAST_PAGE + WORD,
+    META = META_TRANSACTION + WORD,
     PAGE_SIZE_MIN = 512,
     PAGE_SIZE_MAX = 65536,
     DEPTH_MAX = 32,
@@ -75,8 +80,8 @@ static struct lmdb_tree tree_at(const uint8_t *at)
 {
     return (struct lmdb_tree){.flags = u16_at(at + 4),
                               .depth = u16_at(at + 6),
-                              .entries = word_at(at + 8 + 3 * WORD),
-                              .root = word_at(at + 8 + 4 * WORD)};
+                              .entries = word_at(at + TREE_ENTRIES),
+                              .root = word_at(at + TREE_ROOT)};
 }
 
 /* Errors: STATUS_IO, with errno 0 when the file ends before. */
@@ -126,14 +131,14 @@ static enum meta read_meta(int fd, uint64_t number, uint64_t offset, uint64_t *p
         return META_BAD;
     }
     const uint8_t *meta = page + HEADER;
-    const uint8_t *trees = meta + 8 + 2 * WORD;
+    const uint8_t *trees = meta + META_TREES;
     uint64_t map_bytes = word_at(meta + 8 + WORD);
     *page_size = u32_at(trees);
     *out = (struct lmdb_snapshot){
         .free_pages = tree_at(trees),
         .tables = tree_at(trees + TREE),
-        .last_page = word_at(trees + 2 * TREE),
-        .transaction = word_at(trees + 2 * TREE + WORD),
+        .last_page = word_at(meta + META_LAST_PAGE),
+        .transaction = word_at(meta + META_TRANSACTION),
     };
     /* Commits take turns: those with an even number are in page 0. */
     bool is_meta = word_at(page) == number && (u16_at(page + WORD + 2) & PAGE_KINDS) == PAGE_META &&

@@ -147,7 +147,7 @@ static int renew(struct copying *copying)
 static bool copy_row(void *ctx, enum store_table table, struct bytes key, struct bytes row)
 {
     struct copying *copying = ctx;
-    struct lmdb_findings ignored;
+    struct lmdb_findings ignored = {.format = 0};
     struct examination examination = {.findings = &ignored};
     struct store_row_message message;
     if (copying->error != 0 || !row_is_good(&examination, table, key, row)) {
@@ -162,16 +162,12 @@ static bool copy_row(void *ctx, enum store_table table, struct bytes key, struct
     if (table == STORE_TABLE_META) {
         return true; /* the new file has its own */
     }
-    if (table == STORE_TABLE_SUBSCRIPTION) {
-        copying->error = put_subscription(copying, key, row);
-    } else if (table != STORE_TABLE_MESSAGE) {
-        copying->error = put(copying, table, key, row);
-    } else if (store_row_message_decode(key, row, &message) &&
-               pieces_are_there(copying, key, &message)) {
-        copying->error = put(copying, table, key, row);
-    } else {
+    if (table == STORE_TABLE_MESSAGE && !(store_row_message_decode(key, row, &message) &&
+                                          pieces_are_there(copying, key, &message))) {
         return false;
     }
+    copying->error = table == STORE_TABLE_SUBSCRIPTION ? put_subscription(copying, key, row)
+                                                       : put(copying, table, key, row);
     return copying->error == 0;
 }
 
@@ -313,7 +309,7 @@ static enum status make_file(const char *path, uint64_t map_bytes, const struct 
     char *fresh = lmdb_path(path, ".new");
     char *aside = snapshot == NULL ? NULL : name_aside(path);
     struct lmdb_file file = {.lock = -1};
-    struct lmdb_walk kept;
+    struct lmdb_walk kept = {.is_ours = false};
     enum status status = STATUS_NO_MEMORY;
     if (fresh == NULL || (snapshot != NULL && aside == NULL)) {
         goto cleanup;
