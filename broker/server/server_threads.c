@@ -91,7 +91,8 @@ static enum status make_thread(struct server *server, struct io_thread **out)
 
 enum status server_threads_create(struct server *server, size_t count)
 {
-    struct server_threads *threads = mem_zalloc(sizeof *threads + count * sizeof *threads->threads);
+    struct server_threads *threads =
+        mem_zalloc(sizeof *threads + count * sizeof(struct io_thread *));
     if (threads == NULL) {
         return STATUS_NO_MEMORY;
     }
