@@ -170,27 +170,34 @@ static void report(const char *what, double since, uint64_t rows)
                  seconds(CLOCK_MONOTONIC) - since, rows, usage.ru_maxrss / 1024);
 }
 
+static void fetch(struct store *store, uint64_t session, const uint64_t *wanted, size_t count)
+{
+    uint64_t goal = fetched + count;
+    if (count != 0) {
+        store_fetch(store, session, wanted, count);
+    }
+    while (fetched < goal) {
+        while (sem_wait(&notified) != 0) {
+        }
+        lmdb_store_collect(store);
+    }
+}
+
 static void fetch_all(struct store *store, uint64_t first, uint64_t rows)
 {
     uint64_t wanted[STORE_FETCH_MAX];
     for (uint64_t session = 1; session <= 100; session++) {
-        for (uint64_t arrival = first; arrival < first + rows;) {
-            size_t count = 0;
-            for (; arrival < first + rows && count < STORE_FETCH_MAX; arrival++) {
-                if (arrival % 100 + 1 == session) {
-                    wanted[count++] = arrival;
-                }
+        size_t count = 0;
+        for (uint64_t arrival = first; arrival < first + rows; arrival++) {
+            if (arrival % 100 + 1 == session) {
+                wanted[count++] = arrival;
             }
-            uint64_t goal = fetched + count;
-            if (count != 0) {
-                store_fetch(store, session, wanted, count);
-            }
-            while (fetched < goal) {
-                while (sem_wait(&notified) != 0) {
-                }
-                lmdb_store_collect(store);
+            if (count == STORE_FETCH_MAX) {
+                fetch(store, session, wanted, count);
+                count = 0;
             }
         }
+        fetch(store, session, wanted, count);
     }
 }
 
