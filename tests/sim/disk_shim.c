@@ -130,24 +130,27 @@ static int open_watched(const char *symbol, const char *path, int flags, mode_t 
     return fd;
 }
 
-#define MODE_OF(flags, mode)                                                                       \
-    mode_t mode = 0;                                                                               \
-    if (((flags)&O_CREAT) != 0) {                                                                  \
-        va_list arguments;                                                                         \
-        va_start(arguments, flags);                                                                \
-        mode = va_arg(arguments, mode_t);                                                          \
-        va_end(arguments);                                                                         \
-    }
+/* A file that may be made is opened with a mode. */
+static mode_t mode_of(int flags, va_list arguments)
+{
+    return (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
+}
 
 int open(const char *path, int flags, ...)
 {
-    MODE_OF(flags, mode)
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(flags, arguments);
+    va_end(arguments);
     return open_watched("open", path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...)
 {
-    MODE_OF(flags, mode)
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(flags, arguments);
+    va_end(arguments);
     return open_watched("open64", path, flags, mode);
 }
 

@@ -93,7 +93,7 @@ static int drive(const char *directory, uint64_t seed)
     store_set_events(disk.store, &events);
     begin_model(seed);
     uint64_t ticket = 0;
-    for (unsigned flush = 0; flush < FLUSHES && disk.failed_calls == 0; flush++) {
+    for (uint64_t flush = 0; flush < FLUSHES && disk.failed_calls == 0; flush++) {
         change(disk.store);
         ticket = store_ticket(disk.store);
         mark(DISK_MARK_FLUSH, ticket);

@@ -38,6 +38,15 @@ static struct acl *parse(const char *text)
     return acl;
 }
 
+/* Lengthens the string in `out`, an array of `size` bytes. */
+static void append(char *out, size_t size, const char *text)
+{
+    size_t used = strlen(out);
+    size_t len = strlen(text);
+    assert_true(used + len < size);
+    memcpy(out + used, text, len + 1);
+}
+
 /* "r", "w", "rw" or "" */
 static void expect(const struct acl *acl, const char *user, const char *client_id,
                    const char *topic, const char *rights)
@@ -47,10 +56,10 @@ static void expect(const struct acl *acl, const char *user, const char *client_i
     struct bytes asked = bytes_of_string(topic);
     char got[3] = "";
     if (acl_allows(acl, &client, ACL_READ, asked)) {
-        strcat(got, "r");
+        append(got, sizeof got, "r");
     }
     if (acl_allows(acl, &client, ACL_WRITE, asked)) {
-        strcat(got, "w");
+        append(got, sizeof got, "w");
     }
     if (strcmp(got, rights) != 0) {
         fail_msg("%s at %s: \"%s\" instead of \"%s\"", user, topic, got, rights);
@@ -188,7 +197,7 @@ static void lack_of_memory(void **state)
 }
 
 /* A small random file beside a list of what is in it. */
-enum { RULES = 6, TOPIC_MAX = 64, ROUNDS = 3000 };
+enum { RULES = 6, TOPIC_MAX = 64, FILTER_MAX = 4 * TOPIC_MAX, ROUNDS = 3000 };
 
 struct reference_rule {
     bool is_pattern;
@@ -219,23 +228,52 @@ static void random_filter(char out[TOPIC_MAX], bool with_names)
             do {
                 level = filter_levels[pick(8)];
             } while (!with_names && level[0] == '%');
-            strcat(strcat(out, i == 0 ? "" : "/"), level);
+            append(out, TOPIC_MAX, i == 0 ? "" : "/");
+            append(out, TOPIC_MAX, level);
         }
     } while (!topic_filter_is_valid(bytes_of_string(out)));
 }
 
 static void substitute(const char *filter, const char *user, const char *client_id,
-                       char out[4 * TOPIC_MAX])
+                       char out[FILTER_MAX])
 {
     out[0] = '\0';
     for (const char *at = filter; *at != '\0'; at++) {
         if (at[0] == '%') {
-            strcat(out, at[1] == 'u' ? user : client_id);
+            append(out, FILTER_MAX, at[1] == 'u' ? user : client_id);
             at++;
         } else {
-            strncat(out, at, 1);
+            append(out, FILTER_MAX, (const char[]){*at, '\0'});
         }
     }
+}
+
+static bool rule_matches(const struct reference_rule *rule, const char *user, const char *client_id,
+                         const char *topic)
+{
+    char filter[FILTER_MAX];
+    if ((!rule->is_pattern && strcmp(users[rule->user], user) != 0) ||
+        (rule->is_pattern && user[0] == '\0' && strstr(rule->filter, "%u") != NULL) ||
+        (topic[0] == '$' && rule->filter[0] != '$')) {
+        return false;
+    }
+    substitute(rule->filter, user, client_id, filter);
+    return topic_matches(bytes_of_string(filter), bytes_of_string(topic));
+}
+
+/* Goes through the topics or the patterns: those that give `right`, or with 0 those that deny. */
+static bool some_rule_matches(const struct reference_rule *rules, bool patterns, unsigned right,
+                              const char *user, const char *client_id, const char *topic)
+{
+    for (unsigned i = 0; i < RULES; i++) {
+        const struct reference_rule *rule = &rules[i];
+        bool is_meant = right == 0 ? rule->rights == 0 : (rule->rights & right) != 0;
+        if (is_meant && rule->is_pattern == patterns &&
+            rule_matches(rule, user, client_id, topic)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* mosquitto's procedure, spelled out. */
@@ -246,22 +284,11 @@ static bool reference(const struct reference_rule *rules, const char *user, cons
         if (patterns == 1 && (strpbrk(user, "+#") != NULL || strpbrk(client_id, "+#") != NULL)) {
             return false;
         }
-        for (unsigned allow = with_denials ? 0 : 1; allow < 2; allow++) {
-            for (unsigned i = 0; i < RULES; i++) {
-                const struct reference_rule *rule = &rules[i];
-                char filter[4 * TOPIC_MAX];
-                if (rule->is_pattern != (patterns == 1) || (rule->rights != 0) != (allow == 1) ||
-                    (!rule->is_pattern && strcmp(users[rule->user], user) != 0) ||
-                    (rule->is_pattern && user[0] == '\0' && strstr(rule->filter, "%u") != NULL) ||
-                    (topic[0] == '$' && rule->filter[0] != '$')) {
-                    continue;
-                }
-                substitute(rule->filter, user, client_id, filter);
-                if (topic_matches(bytes_of_string(filter), bytes_of_string(topic)) &&
-                    (allow == 0 || (rule->rights & right) != 0)) {
-                    return allow == 1;
-                }
-            }
+        if (with_denials && some_rule_matches(rules, patterns == 1, 0, user, client_id, topic)) {
+            return false;
+        }
+        if (some_rule_matches(rules, patterns == 1, right, user, client_id, topic)) {
+            return true;
         }
     }
     return false;
@@ -277,11 +304,15 @@ static struct acl *random_file(struct reference_rule *rules)
         rule->rights = pick(4);
         random_filter(rule->filter, rule->is_pattern);
         if (i != 0 && rule->user != rules[i - 1].user) {
-            strcat(strcat(strcat(text, "user "), users[rule->user]), "\n");
+            append(text, sizeof text, "user ");
+            append(text, sizeof text, users[rule->user]);
+            append(text, sizeof text, "\n");
         }
-        strcat(text, rule->is_pattern ? "pattern " : "topic ");
-        strcat(strcat(strcat(text, words[rule->rights]), " "), rule->filter);
-        strcat(text, "\n");
+        append(text, sizeof text, rule->is_pattern ? "pattern " : "topic ");
+        append(text, sizeof text, words[rule->rights]);
+        append(text, sizeof text, " ");
+        append(text, sizeof text, rule->filter);
+        append(text, sizeof text, "\n");
     }
     return parse(text);
 }
@@ -296,7 +327,8 @@ static bool next_topic(unsigned *n, char out[TOPIC_MAX])
     for (unsigned levels = 1, count = WORDS; levels <= 3; levels++, count *= WORDS) {
         if (rest < count) {
             for (unsigned i = 0; i < levels; i++, rest /= WORDS) {
-                strcat(strcat(out, i == 0 ? "" : "/"), topic_levels[rest % WORDS]);
+                append(out, TOPIC_MAX, i == 0 ? "" : "/");
+                append(out, TOPIC_MAX, topic_levels[rest % WORDS]);
             }
             return true;
         }

@@ -255,9 +255,10 @@ static void test_stalled_broker_stops_reading(void **state)
     size_t pings = 0;
     uint8_t many[4096];
     for (size_t i = 0; i < sizeof many; i += 2) {
-        memcpy(many + i, "\xc0\x00", 2);
+        many[i] = 0xc0;
+        many[i + 1] = 0;
     }
-    while (!io->is_paused || pings < 4 * CONNECTION_READ_BYTES) {
+    while (!io->is_paused || pings < (size_t)4 * CONNECTION_READ_BYTES) {
         ssize_t n = send(fd, many, sizeof many, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0) {
             break;

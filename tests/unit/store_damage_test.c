@@ -231,7 +231,7 @@ static void a_torn_last_commit_gives_the_state_before(void **state)
     free(text);
     /* Each page that the commit wrote. */
     unsigned written = 0;
-    for (size_t at = 2 * PAGE; at < image_len; at += PAGE) {
+    for (size_t at = (size_t)2 * PAGE; at < image_len; at += PAGE) {
         if (at < before_len && memcmp(before + at, image + at, PAGE) == 0) {
             continue;
         }

@@ -65,6 +65,17 @@ static void a_new_file_is_empty_private_and_locked(void **state)
     assert_int_equal(disk_open(&disk), STATUS_OK);
 }
 
+static void change_at_random(void)
+{
+    for (uint64_t left = 1 + model_random(&model, 60); left != 0; left--) {
+        model_step(&model, disk.store);
+        if (model_random(&model, 10) == 0) {
+            store_flush(disk.store);
+            lmdb_store_collect(disk.store);
+        }
+    }
+}
+
 /* Random changes in batches of random sizes, reopened now and then. */
 static void holds_what_the_model_holds(void **state)
 {
@@ -79,14 +90,7 @@ static void holds_what_the_model_holds(void **state)
         model_init(&model, seed);
         model.body_max = seed % 2 == 0 ? 3000 : 100000;
         for (unsigned round = 0; round < 40; round++) {
-            uint64_t changes = 1 + model_random(&model, 60);
-            for (uint64_t i = 0; i < changes; i++) {
-                model_step(&model, disk.store);
-                if (model_random(&model, 10) == 0) {
-                    store_flush(disk.store);
-                    lmdb_store_collect(disk.store);
-                }
-            }
+            change_at_random();
             uint64_t how = model_random(&model, 3);
             if (how == 0) {
                 disk_commit(&disk);
@@ -215,6 +219,24 @@ static void keeps_what_does_not_fit(void **state)
     free(text);
 }
 
+/* Up to the first failure. */
+static void commit_each_and_fetch(struct message *const *messages, size_t count)
+{
+    for (size_t i = 0; i < count && disk.failed_calls == 0; i++) {
+        const struct store_recipient r = {.session = 1};
+        store_append(disk.store, messages[i], STORE_TIME_NEVER, &r, 1);
+        disk_commit(&disk);
+    }
+    if (disk.failed_calls == 0) {
+        const uint64_t wanted[] = {1, 2};
+        disk_fetch(&disk, 1, wanted, 2);
+        for (size_t i = 0; disk.failed_calls == 0 && i < disk.fetched_count; i++) {
+            assert_non_null(disk.fetched[i].message);
+            message_release(disk.fetched[i].message);
+        }
+    }
+}
+
 /* Every allocation fails once; what is said to be committed is there. */
 static void survives_a_lack_of_memory(void **state)
 {
@@ -231,19 +253,7 @@ static void survives_a_lack_of_memory(void **state)
         mem_fail_at(n);
         enum status status = disk_open(&disk);
         if (status == STATUS_OK) {
-            for (uint64_t i = 0; i < 10 && disk.failed_calls == 0; i++) {
-                const struct store_recipient r = {.session = 1};
-                store_append(disk.store, messages[i], STORE_TIME_NEVER, &r, 1);
-                disk_commit(&disk);
-            }
-            if (disk.failed_calls == 0) {
-                const uint64_t wanted[] = {1, 2};
-                disk_fetch(&disk, 1, wanted, 2);
-                for (size_t i = 0; disk.failed_calls == 0 && i < disk.fetched_count; i++) {
-                    assert_non_null(disk.fetched[i].message);
-                    message_release(disk.fetched[i].message);
-                }
-            }
+            commit_each_and_fetch(messages, 10);
         } else {
             assert_int_equal(status, STATUS_NO_MEMORY);
         }

@@ -198,6 +198,16 @@ static void answers_fetches(void **state)
     store_destroy(store);
 }
 
+static void change_at_random(struct model *model, struct store *store)
+{
+    for (uint64_t left = 1 + model_random(model, 60); left != 0; left--) {
+        model_step(model, store);
+        if (model_random(model, 10) == 0) {
+            store_flush(store);
+        }
+    }
+}
+
 /* Random changes in batches of random sizes: what is loaded is what the model holds. */
 static void holds_what_the_model_holds(void **state)
 {
@@ -208,13 +218,7 @@ static void holds_what_the_model_holds(void **state)
         struct store *store = create(&seen);
         model_init(&model, seed);
         for (unsigned round = 0; round < 100; round++) {
-            uint64_t changes = 1 + model_random(&model, 60);
-            for (uint64_t i = 0; i < changes; i++) {
-                model_step(&model, store);
-                if (model_random(&model, 10) == 0) {
-                    store_flush(store);
-                }
-            }
+            change_at_random(&model, store);
             if (model_random(&model, 3) != 0) {
                 memory_store_commit_all(store);
                 model_assert_loads(&model, store);
