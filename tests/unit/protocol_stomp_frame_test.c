@@ -14,6 +14,7 @@ static enum stomp_result decode(struct bytes in, enum stomp_version version,
 {
     struct stomp_scan scan = {0};
     enum stomp_result result = stomp_frame_scan(&scan, in, FRAME_MAX);
+    *out = (struct stomp_frame){.header_count = 0}; /* what a failed scan leaves */
     if (result == STOMP_OK) {
         result = stomp_frame_decode(in, &scan, version, scratch, out);
     }
