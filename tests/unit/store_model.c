@@ -340,14 +340,12 @@ void model_step(struct model *model, struct store *store)
                                   : &model->messages[model_random(model, model->message_count)];
     if (kind < 35) {
         step_append(model, store);
-    } else if (kind < 40) {
+    } else if (kind < 40 || (m == NULL && kind >= 47)) {
         step_session(model, store);
     } else if (kind < 41) {
         step_delete_session(model, store);
     } else if (kind < 47) {
         step_subscription(model, store);
-    } else if (m == NULL) {
-        step_session(model, store);
     } else if (kind < 55) {
         step_add(model, store, m);
     } else if (kind < 65) {
