@@ -138,7 +138,7 @@ void channel_destroy(struct channel *channel)
     if (channel != NULL) {
         mem_free(channel->current);
         mem_free(channel->spare);
-        mem_free(channel->reading);
+        free_list(channel->reading);
         free_list(channel->pool);
         free_list(channel->waiting.first);
         free_list(channel->returned.first);
