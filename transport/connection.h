@@ -59,7 +59,8 @@ struct connection_info {
     int subprotocol;     /* index into listener_options.subprotocols, -1 when none was negotiated */
     struct bytes path;   /* the request target, query included; empty without WebSocket */
     struct bytes origin; /* the Origin field; empty when absent */
-    const char *tls_version; /* "TLSv1.2"; this and all below are NULL when absent */
+    struct bytes authorization; /* the Authorization field, of a WebSocket; empty when absent */
+    const char *tls_version;    /* "TLSv1.2"; this and all below are NULL when absent */
     const char *tls_cipher;
     const char *server_name;             /* SNI */
     const char *certificate_common_name; /* only of a client certificate that was verified */

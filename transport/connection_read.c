@@ -249,6 +249,7 @@ static void receive_http(struct connection *connection, struct bytes bytes)
         .subprotocol = answer.subprotocol,
         .path = http_head_value(http, HTTP_TARGET, 0),
         .origin = http_head_value(http, HTTP_ORIGIN, 0),
+        .authorization = http_head_value(http, HTTP_AUTHORIZATION, 0),
     };
     connection->is_websocket = true;
     bool opened = connection_opened(connection, &info);

@@ -37,6 +37,7 @@ static const char *const field_names[HTTP_FIELD_COUNT] = {
     [HTTP_WEBSOCKET_KEY] = "sec-websocket-key",
     [HTTP_WEBSOCKET_VERSION] = "sec-websocket-version",
     [HTTP_WEBSOCKET_PROTOCOL] = "sec-websocket-protocol",
+    [HTTP_AUTHORIZATION] = "authorization",
 };
 
 bool http_equal_nocase(struct bytes a, const char *b)

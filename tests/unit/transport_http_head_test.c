@@ -16,6 +16,7 @@ static const char request[] = "GET /mqtt?x=1 HTTP/1.1\r\n"
                               "X-Other: a, b, c\r\n"
                               "upgrade: h2c, WebSocket\r\n"
                               "Connection: keep-alive\r\n"
+                              "Authorization: Basic  YTpi\r\n"
                               "CONNECTION:   Upgrade  \r\n"
                               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                               "Sec-WebSocket-Protocol: a ,, b\r\n"
@@ -33,6 +34,7 @@ static void check_fields(const struct http_head *head)
     assert_true(bytes_equal_string(http_head_value(head, HTTP_HOST, 0), "broker.example"));
     assert_int_equal(http_head_count(head, HTTP_CONNECTION), 2);
     assert_true(bytes_equal_string(http_head_value(head, HTTP_CONNECTION, 1), "Upgrade"));
+    assert_true(bytes_equal_string(http_head_value(head, HTTP_AUTHORIZATION, 0), "Basic  YTpi"));
     assert_int_equal(http_head_count(head, HTTP_ORIGIN), 0);
     assert_int_equal(http_head_value(head, HTTP_ORIGIN, 0).len, 0);
     assert_true(http_head_has_token(head, HTTP_UPGRADE, "websocket"));
