@@ -36,6 +36,9 @@ struct client_kind {
 
     /* Bytes from the peer, cut anywhere. After host.close they are ignored. */
     void (*receive)(struct client *client, uint64_t now_ms, struct bytes in);
+    /* Borders of the WebSocket messages that the bytes come in. NULL: they do not matter. */
+    void (*message_begin)(struct client *client, bool text);
+    void (*message_end)(struct client *client, uint64_t now_ms);
     /* Adds what there is to send, until `output` has no more room (then host.wake is called for
      * the rest). */
     void (*send)(struct client *client, uint64_t now_ms, struct output *output);

@@ -49,24 +49,22 @@ static void arm(struct http_client *client, uint64_t at_ms)
     timer_arm(&client->clients->wheel, &client->timer, at_ms);
 }
 
-static void output_ready(struct client *base);
 static void session_lost(struct client *base, enum mqtt_reason reason);
 
 /* A connection has an HTTP client without its kind; a stream's session has it with. */
 static const struct client_kind stream_kind = {
-    .output_ready = output_ready,
+    .output_ready = http_output_ready,
     .session_lost = session_lost,
 };
 
-struct http_client *http_client_open(struct http_clients *clients, uint64_t now_ms, void *link,
-                                     struct mqtt_settings *settings, struct bytes certificate_user)
+struct http_client *http_client_create(struct http_clients *clients, uint64_t now_ms, void *link,
+                                       struct mqtt_settings *settings,
+                                       struct bytes certificate_user)
 {
     struct http_client *client = mem_zalloc(sizeof *client);
-    struct http_reader *reader = http_reader_create(HTTP_HEAD_MAX, settings->packet_bytes_max);
     char *user = certificate_user.len == 0 ? NULL : mem_copy_string(certificate_user);
-    if (client == NULL || reader == NULL || (certificate_user.len != 0 && user == NULL)) {
+    if (client == NULL || (certificate_user.len != 0 && user == NULL)) {
         mem_free(client);
-        http_reader_destroy(reader);
         mem_free(user);
         return NULL;
     }
@@ -75,7 +73,6 @@ struct http_client *http_client_open(struct http_clients *clients, uint64_t now_
     client->link = link;
     client->settings = settings;
     (void)shared_hold(&settings->shared);
-    client->reader = reader;
     client->certificate_user = user;
     client->opened_ms = now_ms;
     client->next = clients->first;
@@ -83,6 +80,21 @@ struct http_client *http_client_open(struct http_clients *clients, uint64_t now_
         client->next->previous = client;
     }
     clients->first = client;
+    return client;
+}
+
+struct http_client *http_client_open(struct http_clients *clients, uint64_t now_ms, void *link,
+                                     struct mqtt_settings *settings, struct bytes certificate_user)
+{
+    struct http_reader *reader = http_reader_create(HTTP_HEAD_MAX, settings->packet_bytes_max);
+    struct http_client *client =
+        reader == NULL ? NULL
+                       : http_client_create(clients, now_ms, link, settings, certificate_user);
+    if (client == NULL) {
+        http_reader_destroy(reader);
+        return NULL;
+    }
+    client->reader = reader;
     arm(client, now_ms + settings->connect_timeout_ms);
     return client;
 }
@@ -110,12 +122,15 @@ static void drop_backlog(struct http_client *client)
 static void abandon(struct http_client *client, uint64_t now_ms, const char *why)
 {
     http_end_stream(client, now_ms, why);
+    if (client->push != NULL) {
+        http_push_end(client, now_ms, why);
+    }
     http_cancel_check(client);
     http_end_wait(client);
     timer_cancel(&client->clients->wheel, &client->timer);
 }
 
-static void leave(struct http_client *client, enum mqtt_reason reason, const char *why)
+void http_leave(struct http_client *client, enum mqtt_reason reason, const char *why)
 {
     if (client->state != HTTP_CLOSING) {
         abandon(client, client->clients->now_ms, why);
@@ -138,6 +153,9 @@ void http_client_close(struct http_client *client, uint64_t now_ms, const char *
     }
     drop_blocks(client);
     drop_backlog(client);
+    if (client->push != NULL) {
+        http_push_free(client);
+    }
     http_reader_destroy(client->reader);
     access_rights_release(client->rights);
     shared_release(&client->settings->shared);
@@ -168,6 +186,18 @@ static struct http_block *add_block(struct http_client *client, size_t capacity)
         *end = block;
     }
     return block;
+}
+
+void http_add_text(struct http_client *client, struct bytes text)
+{
+    struct http_block *block = add_block(client, text.len);
+    if (block == NULL) {
+        http_leave(client, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    bytes_copy(block->data, text);
+    block->len = text.len;
+    client->clients->host.wake(client->link);
 }
 
 /* "*", or the page's origin when it is among the words of http_cors_origin; else nothing. */
@@ -219,7 +249,7 @@ static void put_answer(struct http_client *client, uint64_t now_ms, struct http_
     }
     struct http_block *block = add_block(client, HTTP_RESPONSE_HEAD_MAX + body.len);
     if (block == NULL) {
-        leave(client, MQTT_SERVER_BUSY, "out of memory");
+        http_leave(client, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
     struct writer writer = writer_of(block->data, HTTP_RESPONSE_HEAD_MAX + body.len);
@@ -246,7 +276,7 @@ void http_answer_json(struct http_client *client, uint64_t now_ms, unsigned stat
     struct http_response response = {
         .status = status, .content_type = "application/json", .asks_for_login = status == 401};
     if (take_text == NULL) {
-        leave(client, MQTT_SERVER_BUSY, "out of memory");
+        http_leave(client, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
     put_answer(client, now_ms, &response, bytes_of_string(take_text), NULL);
@@ -256,6 +286,10 @@ void http_answer_json(struct http_client *client, uint64_t now_ms, unsigned stat
 void http_answer_error(struct http_client *client, uint64_t now_ms, unsigned status,
                        const char *error, const char *words)
 {
+    if (client->push != NULL) {
+        http_push_refuse(client, status, words);
+        return;
+    }
     http_answer_json(client, now_ms, status, http_error_text(error, words));
 }
 
@@ -304,25 +338,12 @@ static void refuse_input(struct http_client *client, uint64_t now_ms, enum http_
                           "the body of the request is larger than max_packet_size");
         break;
     case HTTP_READ_NO_MEMORY:
-        leave(client, MQTT_SERVER_BUSY, "out of memory");
+        http_leave(client, MQTT_SERVER_BUSY, "out of memory");
         break;
     default:
         http_answer_error(client, now_ms, 400, "bad_request", "this is not an HTTP/1.1 request");
         break;
     }
-}
-
-static void send_continue(struct http_client *client)
-{
-    struct bytes text = http_response_continue();
-    struct http_block *block = add_block(client, text.len);
-    if (block == NULL) {
-        leave(client, MQTT_SERVER_BUSY, "out of memory");
-        return;
-    }
-    bytes_copy(block->data, text);
-    block->len = text.len;
-    client->clients->host.wake(client->link);
 }
 
 /* Reads requests while none is being worked on. Returns what was not taken. */
@@ -334,7 +355,7 @@ static struct bytes read_requests(struct http_client *client, uint64_t now_ms, s
         if (result == HTTP_READ_REQUEST) {
             begin_request(client, now_ms);
         } else if (result == HTTP_READ_CONTINUE) {
-            send_continue(client);
+            http_add_text(client, http_response_continue());
         } else if (result != HTTP_READ_MORE) {
             refuse_input(client, now_ms, result);
         }
@@ -350,14 +371,14 @@ static void keep(struct http_client *client, struct bytes in)
 {
     size_t len = client->backlog_len + in.len;
     if (len > HTTP_BACKLOG_MAX) {
-        leave(client, MQTT_QUOTA_EXCEEDED, "it sent too much before it was answered");
+        http_leave(client, MQTT_QUOTA_EXCEEDED, "it sent too much before it was answered");
         return;
     }
     if (len > client->backlog_capacity) {
         size_t capacity = client->backlog_capacity * 2 > len ? client->backlog_capacity * 2 : len;
         uint8_t *grown = mem_realloc(client->backlog, capacity);
         if (grown == NULL) {
-            leave(client, MQTT_SERVER_BUSY, "out of memory");
+            http_leave(client, MQTT_SERVER_BUSY, "out of memory");
             return;
         }
         client->backlog = grown;
@@ -406,18 +427,26 @@ static void go_on(struct http_client *client, uint64_t now_ms)
     }
 }
 
+void http_send_blocks(struct http_client *client, struct output *output)
+{
+    while (client->blocks != NULL && output_has_room(output)) {
+        struct http_block *block = client->blocks;
+        client->blocks = block->next;
+        if (client->push != NULL) {
+            client->clients->host.begin_message(client->link, output, true);
+        }
+        output_add(output, bytes_of(block->data, block->len), &block->shared);
+        shared_release(&block->shared);
+    }
+}
+
 void http_client_send(struct http_client *client, uint64_t now_ms, struct output *output)
 {
     client->clients->now_ms = now_ms;
     if (client->state == HTTP_WAITING) {
         http_settle_wait(client, now_ms, false);
     }
-    while (client->blocks != NULL && output_has_room(output)) {
-        struct http_block *block = client->blocks;
-        client->blocks = block->next;
-        output_add(output, bytes_of(block->data, block->len), &block->shared);
-        shared_release(&block->shared);
-    }
+    http_send_blocks(client, output);
     if (client->blocks == NULL && client->body != NULL && output_has_room(output)) {
         output_add(output, message_payload(client->body), &client->body->shared);
         message_release(client->body);
@@ -430,7 +459,7 @@ void http_client_send(struct http_client *client, uint64_t now_ms, struct output
     } else if (client->state == HTTP_ANSWERED && client->keep_alive) {
         go_on(client, now_ms);
     } else if (client->state == HTTP_ANSWERED) {
-        leave(client, MQTT_NORMAL_DISCONNECTION, "answered");
+        http_leave(client, MQTT_NORMAL_DISCONNECTION, "answered");
     }
 }
 
@@ -444,16 +473,11 @@ struct advance {
 /* A comment, unless it could not go out anyway. */
 static void beat(struct http_client *client, uint64_t now_ms)
 {
-    struct bytes text = bytes_of_string(":\n\n");
     if (client->blocks == NULL) {
-        struct http_block *block = add_block(client, text.len);
-        if (block == NULL) {
-            leave(client, MQTT_SERVER_BUSY, "out of memory");
-            return;
-        }
-        bytes_copy(block->data, text);
-        block->len = text.len;
-        client->clients->host.wake(client->link);
+        http_add_text(client, bytes_of_string(":\n\n"));
+    }
+    if (client->state == HTTP_CLOSING) {
+        return;
     }
     arm(client, now_ms + HTTP_BEAT_MS);
 }
@@ -472,7 +496,7 @@ static void fire(void *ctx, struct timer *timer)
             http_answer_error(client, advance->now_ms, 408, "timeout",
                               "the request did not come in time");
         } else {
-            leave(client, MQTT_NORMAL_DISCONNECTION, "idle");
+            http_leave(client, MQTT_NORMAL_DISCONNECTION, "idle");
         }
         break;
     case HTTP_CHECKING:
@@ -484,11 +508,12 @@ static void fire(void *ctx, struct timer *timer)
         http_settle_wait(client, advance->now_ms, true);
         break;
     case HTTP_ANSWERED:
-        leave(client, MQTT_KEEP_ALIVE_TIMEOUT, "it does not take its answer");
+        http_leave(client, MQTT_KEEP_ALIVE_TIMEOUT, "it does not take its answer");
         break;
     case HTTP_STREAMING:
         beat(client, advance->now_ms);
         break;
+    case HTTP_PUSHING: /* pings are the transport's */
     case HTTP_CLOSING:
         break;
     }
@@ -511,7 +536,7 @@ void http_clients_shut_down(struct http_clients *clients, uint64_t now_ms)
             http_settle_wait(client, now_ms, true);
         }
         if (client->state != HTTP_ANSWERED) { /* or what it published is not durable yet */
-            leave(client, MQTT_SERVER_SHUTTING_DOWN, "the broker stops");
+            http_leave(client, MQTT_SERVER_SHUTTING_DOWN, "the broker stops");
         }
     }
 }
@@ -520,7 +545,8 @@ void http_clients_on_committed(struct http_clients *clients, uint64_t ticket)
 {
     clients->committed = ticket;
     for (struct http_client *client = clients->first; client != NULL; client = client->next) {
-        if (client->state == HTTP_WAITING && client->wait.ticket != 0) {
+        if ((client->state == HTTP_WAITING && client->wait.ticket != 0) ||
+            (client->push != NULL && http_push_waits(client))) {
             clients->host.wake(client->link);
         }
     }
@@ -558,10 +584,10 @@ bool http_send_block(struct http_client *client, struct output *output, struct b
 void http_leave_stream(struct http_client *client, uint64_t now_ms, const char *why)
 {
     client->clients->now_ms = now_ms;
-    leave(client, MQTT_SERVER_BUSY, why);
+    http_leave(client, MQTT_SERVER_BUSY, why);
 }
 
-static void output_ready(struct client *base)
+void http_output_ready(struct client *base)
 {
     const struct http_client *client = (const struct http_client *)(const void *)base;
     client->clients->host.wake(client->link);
@@ -571,14 +597,14 @@ static void session_lost(struct client *base, enum mqtt_reason reason)
 {
     struct http_client *client = (struct http_client *)(void *)base;
     http_stream_lost(client);
-    leave(client, reason, "another connection goes on with its stream");
+    http_leave(client, reason, "another connection goes on with its stream");
 }
 
 void http_clients_on_access_changed(struct http_clients *clients, uint64_t now_ms)
 {
     clients->now_ms = now_ms;
     for (struct http_client *client = clients->first; client != NULL; client = client->next) {
-        struct session *session = http_stream_session(client);
+        struct session *session = http_client_session(client);
         struct access *access = client->settings->access;
         struct bytes user = http_client_user_name(client);
         if (session == NULL) {
@@ -586,11 +612,11 @@ void http_clients_on_access_changed(struct http_clients *clients, uint64_t now_m
         }
         if (!client->settings->certificate_is_user &&
             !access_is_still_granted(access, user, client->user_mark)) {
-            leave(client, MQTT_NOT_AUTHORIZED,
-                  "its entry in the password file was changed or removed");
+            http_leave(client, MQTT_NOT_AUTHORIZED,
+                       "its entry in the password file was changed or removed");
         } else if (client->rights == NULL && access_has_acl(access)) {
             if (access_rights_create(access, user, BYTES_EMPTY, &client->rights) != STATUS_OK) {
-                leave(client, MQTT_SERVER_BUSY, "out of memory");
+                http_leave(client, MQTT_SERVER_BUSY, "out of memory");
             } else {
                 core_session_set_reader(session, (struct shared *)(void *)client->rights);
             }
@@ -600,13 +626,18 @@ void http_clients_on_access_changed(struct http_clients *clients, uint64_t now_m
 
 struct bytes http_client_id(const struct http_client *client)
 {
-    const struct session *session = http_stream_session(client);
+    const struct session *session = http_client_session(client);
     return session == NULL ? BYTES_EMPTY : core_session_client_id(session);
 }
 
 uint64_t http_client_opened_ms(const struct http_client *client)
 {
     return client->opened_ms;
+}
+
+const char *http_client_protocol(const struct http_client *client)
+{
+    return client->push != NULL ? "WebSocket push" : "HTTP event stream";
 }
 
 void *http_client_link(const struct http_client *client)

@@ -5,10 +5,9 @@
  * Sans-I/O like mqtt_client.h, with the same life: open, receive and send as often as the
  * connection likes, close. A host is told what the connection must do.
  *
- *   Paths      /healthz, /readyz, /api/v1/publish, /api/v1/topics/TOPIC and /api/v1/subscribe;
- *              docs/http.md describes them.
- *   Order      One request at a time: what comes behind it waits until its answer has gone out.
- *   Memory     About 700 bytes between requests.
+ *   Paths      /healthz, /readyz, /api/v1/publish, /api/v1/topics/TOPIC, /api/v1/subscribe and, as
+ * a WebSocket, /api/v1/ws; docs/http.md describes them. Order      One request at a time: what
+ * comes behind it waits until its answer has gone out. Memory     About 700 bytes between requests.
  *   Threads    All calls come from the core's thread.
  */
 #ifndef BROKER_HTTP_CLIENT_H
@@ -28,13 +27,16 @@ struct http_host {
     void *ctx;
     /* There is output: call http_client_send at the end of this loop turn. */
     void (*wake)(void *link);
-    /* Send what there is, then close the connection; `why` in words. Must not call back. */
+    /* Send what there is, then close the connection; `why`, a constant, in words. Must not call
+     * back. */
     void (*close)(void *link, enum mqtt_reason reason, const char *why);
     /* Stop or go on reading. */
     void (*set_reading)(void *link, bool reading);
     /* Fills `out` with bytes that nobody can guess. */
     void (*random)(void *ctx, uint8_t *out, size_t len);
     struct access_checker checker;
+    /* See struct client_host. NULL: there are no WebSockets. */
+    void (*begin_message)(void *link, struct output *output, bool text);
     /* For the log: a stream has begun; has ended, why; a request was refused for who sent it. */
     void (*on_stream)(void *link, const struct http_client *client);
     void (*on_stream_end)(void *link, const struct http_client *client, const char *why);
@@ -74,6 +76,22 @@ MUST_USE struct http_client *http_client_open(struct http_clients *clients, uint
                                               void *link, struct mqtt_settings *settings,
                                               struct bytes certificate_user);
 
+/* The request that a WebSocket began with. */
+struct http_upgrade {
+    struct bytes target;
+    struct bytes authorization; /* the field; empty: there is none */
+};
+
+/* True for the target of a WebSocket that, without a subprotocol, gets messages as they are. */
+bool http_push_serves(struct bytes target);
+
+/* Such a WebSocket, whose client is used through its kind alone. `upgrade` is copied; else like
+ * http_client_open. */
+MUST_USE struct client *http_push_open(struct http_clients *clients, uint64_t now_ms, void *link,
+                                       struct mqtt_settings *settings,
+                                       struct bytes certificate_user,
+                                       const struct http_upgrade *upgrade);
+
 /* Bytes from the peer, cut anywhere. */
 void http_client_receive(struct http_client *client, uint64_t now_ms, struct bytes in);
 
@@ -88,6 +106,7 @@ void *http_client_link(const struct http_client *client);
 /* For log lines. */
 struct bytes
 http_client_id(const struct http_client *client); /* of its stream's session, or empty */
+const char *http_client_protocol(const struct http_client *client);
 uint64_t http_client_opened_ms(const struct http_client *client);
 struct bytes http_client_user_name(const struct http_client *client); /* data NULL: anonymous */
 

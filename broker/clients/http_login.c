@@ -100,7 +100,11 @@ static void let_in(struct http_client *client, uint64_t now_ms, struct bytes use
         http_answer_error(client, now_ms, 503, "busy", "out of memory");
         return;
     }
-    http_route(client, now_ms);
+    if (client->push != NULL) {
+        http_push_begin(client, now_ms);
+    } else {
+        http_route(client, now_ms);
+    }
 }
 
 static void on_answer(void *owner, uint64_t now_ms, enum status result)

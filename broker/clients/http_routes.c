@@ -220,10 +220,8 @@ static enum mqtt_reason publish_new(struct http_client *client, uint64_t now_ms,
     return reason;
 }
 
-/* Publishes one message, unless its key says that this was done before. Returns the HTTP status. */
-static unsigned publish_one(struct http_client *client, uint64_t now_ms,
-                            const struct http_message *from, bool wait,
-                            struct http_publication *out)
+unsigned http_publish_one(struct http_client *client, uint64_t now_ms,
+                          const struct http_message *from, bool wait, struct http_publication *out)
 {
     struct http_keys *keys = client->clients->keys;
     struct bytes user = http_client_user_name(client);
@@ -317,7 +315,7 @@ static void publish_all(struct http_client *client, uint64_t now_ms,
     for (size_t i = 0; i < wait->count; i++) {
         const struct http_message *from = single != NULL ? single : http_batch_at(wait->batch, i);
         unsigned of_this =
-            publish_one(client, now_ms, from, parameters->wait, &wait->publications[i]);
+            http_publish_one(client, now_ms, from, parameters->wait, &wait->publications[i]);
         status = wait->is_single ? of_this : 200;
         is_waited_for |= wait->publications[i].is_watched;
     }
@@ -478,6 +476,9 @@ void http_route(struct http_client *client, uint64_t now_ms)
         http_subscribe(client, now_ms);
     } else if (bytes_start_with(path, bytes_of_string(topics_prefix))) {
         serve_topic(client, now_ms);
+    } else if (http_push_serves(path)) {
+        http_answer_error(client, now_ms, 400, "no_websocket",
+                          "this path is for WebSockets without a subprotocol");
     } else {
         http_answer_error(client, now_ms, 404, "not_found", "there is nothing at this path");
     }

@@ -13,15 +13,12 @@
 #include "http_client_state.h"
 
 #include "mem.h"
-#include "topic.h"
 
 enum {
-    STREAM_FILTERS_MAX = 32,
     STREAM_EXPIRY_S = 60,
     STREAM_UNSEEN_MAX = 32,
     STREAM_RECEIVE_MAX = 2 * STREAM_UNSEEN_MAX,
-    SECRET_BYTES = 16,
-    SECRET_DIGITS = 2 * SECRET_BYTES,
+    SECRET_DIGITS = HTTP_SECRET_DIGITS,
     NUMBER_DIGITS = 4,
 };
 
@@ -37,8 +34,11 @@ struct http_stream {
     uint8_t client_id[sizeof id_prefix - 1 + SECRET_DIGITS];
 };
 
-struct session *http_stream_session(const struct http_client *client)
+struct session *http_client_session(const struct http_client *client)
 {
+    if (client->push != NULL) {
+        return http_push_session(client);
+    }
     return client->stream == NULL ? NULL : client->stream->session;
 }
 
@@ -74,68 +74,7 @@ static bool read_event_id(struct bytes text, struct http_stream *stream)
 
 static void make_secret(struct http_client *client, struct http_stream *stream)
 {
-    static const char digits[] = "0123456789abcdef";
-    const struct http_host *host = &client->clients->host;
-    uint8_t random[SECRET_BYTES];
-    uint8_t *at = stream->client_id + sizeof id_prefix - 1;
-    host->random(host->ctx, random, sizeof random);
-    for (size_t i = 0; i < SECRET_BYTES; i++) {
-        *at++ = (uint8_t)digits[random[i] >> 4];
-        *at++ = (uint8_t)digits[random[i] & 15];
-    }
-}
-
-/* What is wanted; the filters are decoded into `buffer`. */
-struct wishes {
-    uint8_t *buffer;
-    struct bytes filters[STREAM_FILTERS_MAX];
-    size_t count;
-    struct bytes event_id;
-    uint8_t qos;
-};
-
-static const char *take_filter(struct wishes *wishes, struct bytes value, struct writer *writer)
-{
-    uint8_t *start = writer->at;
-    if (wishes->count == STREAM_FILTERS_MAX) {
-        return "there are more than 32 topics";
-    }
-    if (!http_decode_percent(value, true, writer)) {
-        return "\"topic\" has a bad escape";
-    }
-    struct bytes filter = bytes_of(start, (size_t)(writer->at - start));
-    if (!topic_filter_is_valid(filter) || !utf8_is_valid_string(filter)) {
-        return "\"topic\" is not a topic filter";
-    }
-    wishes->filters[wishes->count++] = filter;
-    return NULL;
-}
-
-/* What is wrong with the query, or NULL. */
-static const char *read_wishes(const struct http_request *request, struct wishes *out)
-{
-    struct bytes query = request->query;
-    struct bytes name;
-    struct bytes value;
-    struct writer writer = writer_of(out->buffer, query.len);
-    out->event_id = request->last_event_id;
-    while (http_query_next(&query, &name, &value)) {
-        const char *problem = NULL;
-        if (bytes_equal_string(name, "topic")) {
-            problem = take_filter(out, value, &writer);
-        } else if (bytes_equal_string(name, "last_event_id")) {
-            out->event_id = request->last_event_id.len != 0 ? request->last_event_id : value;
-        } else if (bytes_equal_string(name, "qos") && value.len == 1 &&
-                   (value.data[0] == '0' || value.data[0] == '1')) {
-            out->qos = (uint8_t)(value.data[0] - '0');
-        } else {
-            problem = "the query has a parameter that is not known, or \"qos\" is not 0 or 1";
-        }
-        if (problem != NULL) {
-            return problem;
-        }
-    }
-    return out->count == 0 ? "\"topic\" is missing" : NULL;
+    http_make_secret(client, stream->client_id + sizeof id_prefix - 1);
 }
 
 /* Opens the session that an event id names, or a new one. */
@@ -163,35 +102,7 @@ static enum status open_session(struct http_client *client, uint64_t now_ms,
     return open_session(client, now_ms, stream, false);
 }
 
-static enum mqtt_reason subscribe_all(struct http_client *client, uint64_t now_ms,
-                                      struct http_stream *stream, const struct wishes *wishes)
-{
-    for (size_t i = 0; i < wishes->count; i++) {
-        struct core_subscribe request = {
-            .filter = wishes->filters[i],
-            .qos = wishes->qos,
-            .retain_handling = 1, /* with a resumed one its retained messages have come */
-        };
-        enum mqtt_reason reason =
-            core_subscribe(client->clients->core, now_ms, stream->session, &request);
-        if (reason >= MQTT_UNSPECIFIED_ERROR) {
-            return reason;
-        }
-    }
-    return MQTT_SUCCESS;
-}
-
-static bool may_subscribe_all(const struct http_client *client, const struct wishes *wishes)
-{
-    for (size_t i = 0; i < wishes->count; i++) {
-        if (!access_may_subscribe(client->rights, wishes->filters[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void begin(struct http_client *client, uint64_t now_ms, const struct wishes *wishes)
+static void begin(struct http_client *client, uint64_t now_ms, const struct http_wishes *wishes)
 {
     struct http_stream *stream = mem_zalloc(sizeof *stream);
     if (stream == NULL) {
@@ -210,7 +121,7 @@ static void begin(struct http_client *client, uint64_t now_ms, const struct wish
         return;
     }
     client->stream = stream;
-    enum mqtt_reason reason = subscribe_all(client, now_ms, stream, wishes);
+    enum mqtt_reason reason = http_subscribe_all(client, now_ms, stream->session, wishes);
     if (reason != MQTT_SUCCESS) {
         core_session_set_expiry(client->clients->core, stream->session, 0);
         http_end_stream(client, now_ms, NULL);
@@ -227,16 +138,17 @@ static void begin(struct http_client *client, uint64_t now_ms, const struct wish
 
 void http_subscribe(struct http_client *client, uint64_t now_ms)
 {
-    struct wishes wishes = {.buffer = mem_alloc(client->request.query.len), .qos = 1};
+    struct http_wishes wishes = {
+        .buffer = mem_alloc(client->request.query.len), .qos = 1, .may_resume = true};
     if (client->request.method != METHOD_GET) {
         http_answer_method(client, now_ms, "GET, OPTIONS");
     } else if (wishes.buffer == NULL) {
         http_answer_error(client, now_ms, 503, "busy", "out of memory");
     } else {
-        const char *problem = read_wishes(&client->request, &wishes);
+        const char *problem = http_read_wishes(&client->request, &wishes);
         if (problem != NULL) {
             http_answer_error(client, now_ms, 400, "bad_parameter", problem);
-        } else if (!may_subscribe_all(client, &wishes)) {
+        } else if (!http_may_subscribe_all(client, &wishes)) {
             http_answer_error(client, now_ms, 403, "not_allowed",
                               "this user may not read one of the topics");
         } else {
