@@ -133,6 +133,22 @@ static void on_bytes(void *user, struct bytes bytes)
     }
 }
 
+static void on_message_begin(void *user, bool text)
+{
+    struct io_link *io = user;
+    if (io->protocol->message_begin != NULL) {
+        io->protocol->message_begin(io, text);
+    }
+}
+
+static void on_message_end(void *user)
+{
+    struct io_link *io = user;
+    if (io->protocol->message_end != NULL) {
+        io->protocol->message_end(io);
+    }
+}
+
 static void on_inbound(void *user, uint64_t now_ms)
 {
     struct io_link *io = user;
@@ -159,6 +175,9 @@ static const struct link_protocol *protocol_of(const struct io_listener *listene
     if (info->is_http) {
         return &link_http;
     }
+    if (server_is_push(info)) {
+        return &link_push;
+    }
     if (info->is_stomp || listener->mqtt_subprotocols == 0 ||
         info->subprotocol >= listener->mqtt_subprotocols) {
         return &link_stomp;
@@ -166,17 +185,32 @@ static const struct link_protocol *protocol_of(const struct io_listener *listene
     return info->is_websocket && info->subprotocol < 0 ? &link_undecided : &link_mqtt;
 }
 
+static struct bytes copy_behind(struct bytes from, char **at)
+{
+    struct bytes copy = bytes_of(*at, from.len);
+    bytes_copy(*at, from);
+    *at += from.len;
+    return copy;
+}
+
 static struct link *make_link(struct io_listener *listener, const struct connection_info *info)
 {
+    const struct link_protocol *protocol = protocol_of(listener, info);
     size_t len = strlen(info->peer_address);
-    struct link *link = mem_zalloc(sizeof *link + len + 1);
+    size_t upgrade_len = protocol == &link_push ? info->path.len + info->authorization.len : 0;
+    struct link *link = mem_zalloc(sizeof *link + len + 1 + upgrade_len);
     if (link != NULL) {
         link->thread = listener->thread;
-        link->protocol = protocol_of(listener, info);
+        link->protocol = protocol;
         link->settings = listener->settings;
         link->is_websocket = info->is_websocket;
         link->is_tls = info->is_tls;
         memcpy(link->address, info->peer_address, len + 1);
+        if (protocol == &link_push) {
+            char *at = link->address + len + 1;
+            link->upgrade.target = copy_behind(info->path, &at);
+            link->upgrade.authorization = copy_behind(info->authorization, &at);
+        }
     }
     return link;
 }
@@ -628,6 +662,8 @@ struct connection_handler io_connection_handler(void)
         .open = on_open,
         .on_inbound = on_inbound,
         .on_bytes = on_bytes,
+        .on_message_begin = on_message_begin,
+        .on_message_end = on_message_end,
         .on_output = on_output,
         .on_close = on_close,
         .on_refused = on_refused,

@@ -27,6 +27,7 @@
  *   link_mqtt.c     MQTT's decoder and client
  *   link_stomp.c    STOMP's client, and who has to say first what he is
  *   link_http.c     HTTP's, whose decoder is none
+ *   link_push.c     a WebSocket's that gets messages as they are
  *   server_threads.c  the threads themselves, their listeners, their end
  */
 #ifndef SERVER_LINK_H
@@ -60,6 +61,10 @@ struct link_protocol {
     void (*decode)(struct io_link *io, void *decoder, struct bytes bytes);
     void (*decoder_fini)(void *decoder);
 
+    /* Borders of WebSocket messages; NULL: they do not matter. */
+    void (*message_begin)(struct io_link *io, bool text);
+    void (*message_end)(struct io_link *io);
+
     /* Broker thread. open: the client, NULL when there is no memory. `user`: see mqtt_client_open.
      */
     void *(*open)(struct link *link, uint64_t now_ms, struct bytes user);
@@ -85,6 +90,7 @@ static inline bool link_is_mark(const struct output_part *part)
            (part->data == &link_message_marks[0] || part->data == &link_message_marks[1]);
 }
 extern const struct link_protocol link_http;
+extern const struct link_protocol link_push;
 
 /* The broker's half: a client's link. Made by the I/O thread, which fills in what is constant, and
  * from then on the broker's. */
@@ -105,9 +111,10 @@ struct link {
     bool on_list;
     bool closing; /* the client is asked for its last output */
     bool close_sent;
-    bool ended;                /* freed when it leaves the list */
-    bool is_websocket, is_tls; /* constant */
-    char address[];            /* constant */
+    bool ended;                  /* freed when it leaves the list */
+    bool is_websocket, is_tls;   /* constant, and so is what follows */
+    struct http_upgrade upgrade; /* of link_push only */
+    char address[];              /* and behind it what upgrade points to */
 };
 
 /* Output that the connection has not been given yet. */

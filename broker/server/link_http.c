@@ -67,9 +67,9 @@ const struct link_protocol link_http = {
 
 static void close_link(void *client_link, enum mqtt_reason reason, const char *why)
 {
-    const struct link *link = client_link;
-    (void)why;
+    struct link *link = client_link;
     link_mqtt_host(link->thread->server).close(client_link, reason);
+    link->close_text = why;
 }
 
 static void on_refused(void *client_link, const struct http_client *client, struct bytes user_name,
@@ -82,7 +82,8 @@ static void on_refused(void *client_link, const struct http_client *client, stru
 
 static struct server_peer peer_of(const struct link *link)
 {
-    return (struct server_peer){link->thread->server, link->address, false, link->is_tls};
+    return (struct server_peer){link->thread->server, link->address, link->is_websocket,
+                                link->is_tls};
 }
 
 static void on_stream(void *client_link, const struct http_client *client)
@@ -107,6 +108,7 @@ struct http_host link_http_host(struct server *server)
         .set_reading = host.set_reading,
         .random = host.random,
         .checker = host.checker,
+        .begin_message = host.begin_message,
         .on_stream = on_stream,
         .on_stream_end = on_stream_end,
         .on_refused = on_refused,

@@ -50,6 +50,11 @@ static bool speaks_stomp(const struct server_listener *listener, const struct co
            info->subprotocol >= listener->mqtt_subprotocols;
 }
 
+bool server_is_push(const struct connection_info *info)
+{
+    return info->is_websocket && info->subprotocol < 0 && http_push_serves(info->path);
+}
+
 struct client *server_open_client(struct server_listener *listener, struct connection *connection,
                                   const struct connection_info *info)
 {
@@ -61,6 +66,12 @@ struct client *server_open_client(struct server_listener *listener, struct conne
             listener->use_subject ? info->certificate_subject : info->certificate_common_name;
     }
     struct bytes user = bytes_of_string(certificate);
+    if (server_is_push(info)) {
+        struct http_upgrade upgrade = {info->path, info->authorization};
+        connection_allow_text(connection, true);
+        return http_push_open(server->http_clients, now_ms, connection, listener->settings, user,
+                              &upgrade);
+    }
     if (speaks_stomp(listener, info)) {
         connection_allow_text(connection, true);
         return stomp_client_open(server->stomp_clients, now_ms, connection, listener->settings,

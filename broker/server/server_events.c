@@ -1,7 +1,7 @@
 /* What happens to clients, in the log. */
 #include "server_state.h"
 
-static const char *transport_name(const struct server_peer *peer)
+const char *server_transport_name(const struct server_peer *peer)
 {
     if (peer->is_websocket) {
         return peer->is_tls ? "WebSocket with TLS" : "WebSocket";
@@ -17,7 +17,7 @@ static struct log_client describe(const struct server_peer *peer, const struct c
         .client_id = facts.client_id,
         .user_name = facts.user_name,
         .address = peer->address,
-        .transport = transport_name(peer),
+        .transport = server_transport_name(peer),
         .protocol = facts.protocol,
         .clean_start = facts.clean_start,
         .keep_alive_s = facts.keep_alive_s,

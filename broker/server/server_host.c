@@ -194,6 +194,22 @@ static void on_bytes(void *user, struct bytes bytes)
     client->kind->receive(client, now_ms_of(client), bytes);
 }
 
+static void on_message_begin(void *user, bool text)
+{
+    struct client *client = user;
+    if (client->kind->message_begin != NULL) {
+        client->kind->message_begin(client, text);
+    }
+}
+
+static void on_message_end(void *user)
+{
+    struct client *client = user;
+    if (client->kind->message_end != NULL) {
+        client->kind->message_end(client, now_ms_of(client));
+    }
+}
+
 static void on_output(void *user, struct output *output)
 {
     struct client *client = user;
@@ -219,6 +235,8 @@ struct connection_handler server_connection_handler(void)
         .accept = on_accept,
         .open = on_open,
         .on_bytes = on_bytes,
+        .on_message_begin = on_message_begin,
+        .on_message_end = on_message_end,
         .on_output = on_output,
         .on_close = on_close,
         .on_refused = on_refused_connection,

@@ -19,8 +19,7 @@ static void wake(void *link)
 
 static void close_link(void *link, enum mqtt_reason reason, const char *why)
 {
-    (void)reason;
-    connection_close(link, WEBSOCKET_NORMAL, why);
+    connection_close(link, server_websocket_code(reason), why);
 }
 
 static void set_reading(void *link, bool reading)
@@ -30,6 +29,11 @@ static void set_reading(void *link, bool reading)
     } else {
         connection_pause_reading(link);
     }
+}
+
+static void begin_message(void *link, struct output *output, bool text)
+{
+    connection_begin_message(link, output, text);
 }
 
 void server_on_http_refused(struct server *server, const char *address, struct bytes user_name,
@@ -67,8 +71,8 @@ static struct log_client describe(const struct server_peer *peer, const struct h
         .client_id = http_client_id(client),
         .user_name = http_client_user_name(client),
         .address = peer->address,
-        .transport = peer->is_tls ? "TLS" : "TCP",
-        .protocol = "HTTP event stream",
+        .transport = server_transport_name(peer),
+        .protocol = http_client_protocol(client),
         .connected_ms = transport_loop_now_ms(peer->server->loop) - http_client_opened_ms(client),
     };
 }
@@ -90,8 +94,8 @@ static struct server_peer peer_of(const struct connection *connection,
                                   char address[CONNECTION_ADDRESS_BYTES])
 {
     return (struct server_peer){listener_of(connection)->server,
-                                connection_peer_address(connection, address), false,
-                                connection_is_tls(connection)};
+                                connection_peer_address(connection, address),
+                                connection_is_websocket(connection), connection_is_tls(connection)};
 }
 
 static void on_stream(void *link, const struct http_client *client)
@@ -117,6 +121,7 @@ struct http_host server_http_host(struct server *server)
         .set_reading = set_reading,
         .random = server_random,
         .checker = password_checks_checker(server->password_checks),
+        .begin_message = begin_message,
         .on_stream = on_stream,
         .on_stream_end = on_stream_end,
         .on_refused = on_refused,

@@ -110,6 +110,9 @@ void server_count_clients(const struct server *server, struct sys_figures *figur
 struct client *server_open_client(struct server_listener *listener, struct connection *connection,
                                   const struct connection_info *info);
 
+/* A WebSocket that wants messages as they are: http_push_open. */
+bool server_is_push(const struct connection_info *info);
+
 /* server_host.c: without I/O threads */
 struct client_host server_client_host(struct server *server);
 struct connection_handler server_connection_handler(void);
@@ -163,6 +166,7 @@ struct server_peer {
     bool is_websocket, is_tls;
 };
 
+const char *server_transport_name(const struct server_peer *peer);
 void server_on_http_stream(const struct server_peer *peer, const struct http_client *client);
 void server_on_http_stream_end(const struct server_peer *peer, const struct http_client *client,
                                const char *why);

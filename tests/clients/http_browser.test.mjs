@@ -1,4 +1,4 @@
-/* The HTTP API from a page in Chromium: fetch and EventSource across origins, with mqtt.js beside. */
+/* The HTTP API from a page in Chromium: fetch, EventSource and WebSocket across origins, with mqtt.js beside. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
@@ -104,5 +104,42 @@ test('an EventSource gets what mqtt.js publishes, and goes on by itself after a 
     await page.evaluate(() => window.source.close())
     proxy.cut()
     proxy.close()
+    await mqtt.endAsync()
+})
+
+test('a WebSocket gets payloads as they are, and publishes', { skip }, async () => {
+    const topic = topicName('push')
+    const mqtt = await connect(broker, 'ws', 5)
+    await mqtt.publishAsync(`${topic}/kept`, 'kept', { qos: 1, retain: true })
+    await mqtt.subscribeAsync(`${topic}/from-page`, { qos: 1 })
+    await page.evaluate(({ base, name }) => {
+        window.pushed = []
+        window.socket = new WebSocket(`${base}/api/v1/ws?topic=${encodeURIComponent(`${name}/#`)}`)
+        window.socket.onmessage = async ({ data }) =>
+            window.pushed.push(typeof data === 'string' ? data : [...new Uint8Array(await data.arrayBuffer())])
+    }, { base: `ws://127.0.0.1:${broker.ports.tcp}`, name: topic })
+    const pushed = async (count) => {
+        await page.waitForFunction((wanted) => window.pushed.length >= wanted, count)
+        return page.evaluate(() => window.pushed)
+    }
+    assert.deepEqual(await pushed(1), ['kept'])
+    await mqtt.publishAsync(`${topic}/text`, 'grüß', { qos: 1 })
+    await pushed(2)
+    await mqtt.publishAsync(`${topic}/bytes`, Buffer.from([1, 255]), { qos: 1 })
+    assert.deepEqual(await pushed(3), ['kept', 'grüß', [1, 255]])
+    await page.evaluate((name) => window.socket.send(JSON.stringify({ topic: name, payload: 'from a page', qos: 1 })), `${topic}/from-page`)
+    assert.equal((await mqtt.received(1))[0].text, 'from a page')
+    assert.equal((await pushed(4))[3], 'from a page')
+    await page.evaluate(() => window.socket.send('hello'))
+    assert.equal(JSON.parse((await pushed(5))[4]).error, 'bad_message')
+    assert.equal(await page.evaluate(() => window.socket.readyState), 1)
+    await page.evaluate((base) => {
+        const refused = new WebSocket(`${base}/api/v1/ws?topic=a/%23/b`)
+        refused.onclose = ({ code, reason }) => (window.pushEnd = { code, reason })
+    }, `ws://127.0.0.1:${broker.ports.tcp}`)
+    await page.waitForFunction(() => window.pushEnd !== undefined)
+    assert.deepEqual(await page.evaluate(() => window.pushEnd), { code: 1008, reason: '"topic" is not a topic filter' })
+    await page.evaluate(() => window.socket.close())
+    await mqtt.publishAsync(`${topic}/kept`, '', { retain: true, qos: 1 })
     await mqtt.endAsync()
 })
