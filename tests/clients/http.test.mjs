@@ -419,7 +419,7 @@ for (const ioThreads of [0, 2]) describe(`HTTP with ${ioThreads} I/O threads`, {
 
     test('the description knows every path and what is wrong with an answer', async () => {
         assert.deepEqual(Object.keys(api.paths), ['/healthz', '/readyz', '/api/v1/publish',
-            '/api/v1/subscribe', '/api/v1/topics/{topic}'])
+            '/api/v1/subscribe', '/api/v1/ws', '/api/v1/topics/{topic}'])
         assert.ok(operation('POST', '/api/v1/topics/a/b?qos=1'))
         assert.equal(operation('DELETE', '/api/v1/publish'), undefined)
         const result = { $ref: '#/components/schemas/Result' }
