@@ -1,4 +1,4 @@
-/* Chromium with @stomp/stompjs 7 and stompjs 2.3.3 in a page, over ws and wss. */
+/* Chromium with @stomp/stompjs 7, stompjs 2.3.3 and webstomp-client in a page, and in a Vue page, over ws and wss. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import fs from 'node:fs'
@@ -17,6 +17,9 @@ const files = {
     '/': ['text/html', path.join(here, 'stomp_page.html')],
     '/stomp.umd.min.js': ['text/javascript', path.join(stompjs, 'bundles/stomp.umd.min.js')],
     '/stomp.min.js': ['text/javascript', require.resolve('stompjs/lib/stomp.min.js')],
+    '/vue': ['text/html', path.join(here, 'stomp_vue_page.html')],
+    '/vue.global.prod.js': ['text/javascript', path.join(here, 'node_modules/vue/dist/vue.global.prod.js')],
+    '/webstomp.min.js': ['text/javascript', path.join(here, 'node_modules/webstomp-client/dist/webstomp.min.js')],
 }
 const browserArguments = [
     '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
@@ -37,7 +40,7 @@ before(async () => {
         headless: true,
     })
     pages = http.createServer((request, response) => {
-        const [type, file] = files[request.url] ?? []
+        const [type, file] = files[request.url.split('?')[0]] ?? []
         response.writeHead(file ? 200 : 404, { 'Content-Type': type ?? 'text/plain' })
         response.end(file && fs.readFileSync(file))
     })
@@ -52,12 +55,12 @@ after(async () => {
     await broker?.stop()
 })
 
-async function withPage(body) {
+async function withPage(body, target = '') {
     const context = await browser.newContext({ ignoreHTTPSErrors: true })
     const page = await context.newPage()
     page.setDefaultTimeout(15_000)
     try {
-        await page.goto(`http://127.0.0.1:${pages.address().port}/`)
+        await page.goto(`http://127.0.0.1:${pages.address().port}/${target}`)
         await body(page)
     } finally {
         await context.close()
@@ -97,6 +100,33 @@ for (const transport of ['ws', 'wss']) {
         assert.deepEqual(await page.evaluate(() => page.errors), [])
         await page.evaluate(() => new Promise((resolve) => page.old.disconnect(resolve)))
     }))
+}
+
+for (const [library, transport] of [['stompjs', 'ws'], ['webstomp', 'ws'], ['webstomp', 'wss']]) {
+    test(`a Vue page with ${library} over ${transport}`, () => {
+        const name = unique('vue')
+        const query = new URLSearchParams({ library, url: url(transport), topic: `/topic/${name}` })
+        return withPage(async (page) => {
+            const items = (count) => page.waitForFunction((wanted) =>
+                document.querySelectorAll('#messages li').length === wanted, count)
+            await page.waitForFunction(() => document.getElementById('state').textContent === 'connected')
+            await page.fill('input', 'from the page: ü')
+            await page.press('input', 'Enter')
+            await items(1)
+            const device = await connect(broker, 'tcp', 5)
+            await device.subscribeAsync(name, { qos: 1 })
+            await device.publishAsync(name, 'from a device', { qos: 1 })
+            await items(2)
+            assert.deepEqual(await page.locator('#messages li').allTextContents(), ['from the page: ü', 'from a device'])
+            await page.fill('input', 'to the device')
+            await page.press('input', 'Enter')
+            await items(3)
+            assert.deepEqual((await device.received(2)).map((m) => m.text), ['from a device', 'to the device'])
+            await page.evaluate(() => app.unmount())
+            await page.waitForFunction(() => document.title === 'disconnected')
+            await device.endAsync()
+        }, `vue?${query}`)
+    })
 }
 
 test('a page comes back by itself and sees the last value at once', () => withPage(async (page) => {
