@@ -339,6 +339,18 @@ static void on_publish_refused(void *link, const struct client *client, struct b
     server_on_publish_refused(server_of(link), client, topic, reason);
 }
 
+void link_client_send(void *client, uint64_t now_ms, struct output *output)
+{
+    struct client *self = client;
+    self->kind->send(self, now_ms, output);
+}
+
+void link_client_close(void *client, uint64_t now_ms, const char *why)
+{
+    struct client *self = client;
+    self->kind->close(self, now_ms, why);
+}
+
 struct client_host link_mqtt_host(struct server *server)
 {
     return (struct client_host){

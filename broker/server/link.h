@@ -300,6 +300,10 @@ void io_link_packet_end(struct io_link *io, size_t bytes, size_t elsewhere_bytes
 
 struct client_host link_mqtt_host(struct server *server);
 
+/* A link_protocol's send and close for any client that is a `struct client`. */
+void link_client_send(void *client, uint64_t now_ms, struct output *output);
+void link_client_close(void *client, uint64_t now_ms, const char *why);
+
 /* ---- link_http.c: on the broker thread ---- */
 
 struct http_host link_http_host(struct server *server);

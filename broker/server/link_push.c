@@ -77,18 +77,6 @@ static void receive(void *client, uint64_t now_ms, const void *record)
     }
 }
 
-static void send_output(void *client, uint64_t now_ms, struct output *output)
-{
-    struct client *self = client;
-    self->kind->send(self, now_ms, output);
-}
-
-static void close_client(void *client, uint64_t now_ms, const char *why)
-{
-    struct client *self = client;
-    self->kind->close(self, now_ms, why);
-}
-
 const struct link_protocol link_push = {
     .decode = decode,
     .decoder_fini = decoder_fini,
@@ -96,6 +84,6 @@ const struct link_protocol link_push = {
     .message_end = message_end,
     .open = open_client,
     .receive = receive,
-    .send = send_output,
-    .close = close_client,
+    .send = link_client_send,
+    .close = link_client_close,
 };

@@ -74,25 +74,13 @@ static void decide(void *client, uint64_t now_ms, const void *record)
     receive(link->client, now_ms, record);
 }
 
-static void send_output(void *client, uint64_t now_ms, struct output *output)
-{
-    struct client *self = client;
-    self->kind->send(self, now_ms, output);
-}
-
-static void close_client(void *client, uint64_t now_ms, const char *why)
-{
-    struct client *self = client;
-    self->kind->close(self, now_ms, why);
-}
-
 const struct link_protocol link_stomp = {
     .decode = decode,
     .decoder_fini = decoder_fini,
     .open = open_stomp,
     .receive = receive,
-    .send = send_output,
-    .close = close_client,
+    .send = link_client_send,
+    .close = link_client_close,
 };
 
 const struct link_protocol link_undecided = {
@@ -100,6 +88,6 @@ const struct link_protocol link_undecided = {
     .decoder_fini = decoder_fini,
     .open = open_undecided,
     .receive = decide,
-    .send = send_output,
-    .close = close_client,
+    .send = link_client_send,
+    .close = link_client_close,
 };
