@@ -68,7 +68,7 @@ struct session_durable {
     struct session_durable *next_spill; /* in core->spill_list */
     struct slot_cursor spilled; /* slots of the queue before here are in the store only; chunk NULL:
                                    none is known to be */
-    uint64_t assigned_at;       /* ticket by which the identifiers given at QoS 2 are durable */
+    uint64_t assigned_at;       /* ticket by which all packet identifiers given are durable */
     bool on_spill_list;
     bool is_fetching; /* an answer to store_fetch is awaited */
 };
@@ -289,13 +289,23 @@ void durable_finish_part(struct core *core, uint64_t arrival, enum store_role ro
 /* A stored slot is done with. */
 void durable_finish(struct core *core, const struct session *session, const struct slot *slot);
 
+/* True when the store remembers the packet identifier under which the session gets the slot's
+ * message: not that of a queue's message, which goes back to the queue after a crash. */
+MUST_USE bool durable_keeps_identifier(const struct core *core, const struct session *session,
+                                       const struct slot *slot);
+
+/* True when an identifier given to such a slot now would become durable later than its message, or
+ * when both must be durable before anything is sent. */
+MUST_USE bool durable_is_older(const struct core *core, const struct slot *slot);
+
 /* A slot of the window has a new identifier or state. */
 void durable_update(struct core *core, struct session *session, const struct slot *slot);
 
 /* The session's window has a message that it did not get through its queue. */
 void durable_add(struct core *core, struct session *session, struct slot *slot);
 
-/* True when what was sent at QoS 2, or is to be, is not durable yet. */
+/* True when the message must be durable before it is delivered, or identifiers that were given, and
+ * that is not so yet. */
 bool durable_must_wait(const struct core *core, const struct message *message);
 bool durable_assignment_pending(const struct core *core, const struct session *session);
 

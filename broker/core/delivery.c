@@ -78,7 +78,7 @@ static enum core_next next_resend(struct core *core, uint64_t now_ms, struct ses
             session->blocked = true;
             break;
         }
-        if (slot->qos == 2 && durable_assignment_pending(core, session)) {
+        if (durable_assignment_pending(core, session)) {
             durable_wait(core, session);
             break;
         }
@@ -123,14 +123,16 @@ static struct slot *put_in_window(struct core *core, struct session *session,
     return sent;
 }
 
-/* The first slot of the queue goes out, or, at QoS 2 when it is stored, into the window until its
- * identifier is durable: a crash must not give it another one. */
+/* The first slot of the queue goes out, or, when it is stored, into the window until its identifier
+ * is durable: a crash must not give it another one. */
 static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
                                    struct core_delivery *out)
 {
     struct slot *slot = slot_queue_first(&session->queue);
-    bool is_held = slot->qos == 2 && slot->is_stored;
-    if (!is_held && (has_unsent(session) || durable_must_wait(core, slot->message))) {
+    bool must_wait = has_unsent(session) || durable_must_wait(core, slot->message);
+    bool is_held = durable_keeps_identifier(core, session, slot) &&
+                   (must_wait || durable_is_older(core, slot));
+    if (must_wait && !is_held) {
         durable_wait(core, session);
         return CORE_AGAIN;
     }
@@ -189,7 +191,7 @@ static enum core_next send_retained(struct core *core, uint64_t now_ms, struct s
         slot->is_second = (places & PLACE_FIRST) != 0;
         is_durable = places != (PLACE_FIRST | PLACE_SECOND);
     }
-    struct slot *sent = put_in_window(core, session, slot, is_durable && slot->qos == 2);
+    struct slot *sent = put_in_window(core, session, slot, is_durable);
     if (sent == NULL) {
         message_release(slot->message);
         core->stats.dropped++;

@@ -4,8 +4,11 @@
  * A change that has to be durable is told to the store when it is made in memory. The answer that
  * promises it is held back by the client until the store has committed (core_ticket). Three things
  * are held back by the core itself, because a crash would otherwise make a message at QoS 2 come
- * twice: the delivery of a message that was published at QoS 2 before it is durable itself, that of
- * a packet identifier given at QoS 2, and PUBREL (by the client).
+ * twice, and one at QoS 1 come again as if it were new: the delivery of a message that was
+ * published at QoS 2 before it is durable itself, that under a packet identifier that is not
+ * durable yet, and PUBREL (by the client). At QoS 1 a message goes out at once when it and its
+ * identifier are in one batch, as they are for a client that keeps up: after a crash there are both
+ * or neither.
  *
  * A session without a client keeps its queue as places only: once a message is committed its slot
  * becomes SLOT_STORED and the message leaves memory. When the client is back the messages are
@@ -343,14 +346,23 @@ void durable_finish(struct core *core, const struct session *session, const stru
     }
 }
 
+bool durable_keeps_identifier(const struct core *core, const struct session *session,
+                              const struct slot *slot)
+{
+    return core->store != NULL && slot->is_stored && slot->qos != 0 &&
+           owner_of(session, slot) == session->number;
+}
+
+bool durable_is_older(const struct core *core, const struct slot *slot)
+{
+    return slot->qos == 2 || slot->message->ticket != store_ticket(core->store);
+}
+
 void durable_update(struct core *core, struct session *session, const struct slot *slot)
 {
-    if (core->store == NULL || !slot->is_stored || owner_of(session, slot) != session->number) {
-        return;
-    }
-    store_update(changing(core), slot_arrival(slot), role_of(slot), session->number,
-                 slot->packet_id, slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
-    if (slot->qos == 2) {
+    if (durable_keeps_identifier(core, session, slot)) {
+        store_update(changing(core), slot_arrival(slot), role_of(slot), session->number,
+                     slot->packet_id, slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
         session->durable->assigned_at = core->changed;
     }
 }

@@ -291,7 +291,7 @@ class Round:
 class Tally:
     def __init__(self):
         self.rounds = self.failed = self.crashes = 0
-        self.acknowledged = self.delivered = self.published = self.repeated_scans = self.unmarked = 0
+        self.acknowledged = self.delivered = self.published = self.repeated_scans = 0
         self.kinds = collections.Counter()
         self.start_s = []
 
@@ -307,7 +307,6 @@ class Tally:
         for state in world.model.clients.values():
             if state.session is not None:
                 self.repeated_scans += state.session.receiver.repeated_scans
-                self.unmarked += state.session.receiver.unmarked
 
     def show(self):
         starts = sorted(self.start_s) or [0.0]
@@ -315,8 +314,7 @@ class Tally:
             self.rounds, self.crashes, self.published, self.acknowledged, self.delivered))
         print("start after a crash: median %.0f ms, longest %.0f ms" % (
             starts[len(starts) // 2] * 1000, starts[-1] * 1000))
-        print("again at QoS 1 without DUP or under another identifier: %d; retained messages again at QoS 2: %d" % (
-            self.unmarked, self.repeated_scans))
+        print("retained messages again at QoS 2: %d" % self.repeated_scans)
         print("lost %d, duplicated at QoS 2 %d%s" % (
             self.kinds["lost"], self.kinds["twice"],
             "".join(", %s %d" % each for each in sorted(self.kinds.items()) if each[0] not in ("lost", "twice"))))

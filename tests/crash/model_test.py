@@ -268,14 +268,39 @@ class ModelTest(unittest.TestCase):
         self.h.finish_qos2("s")
         self.expect()
 
-    def test_qos1_in_flight_at_a_crash_may_come_as_new(self):
+    def test_qos1_in_flight_at_a_crash_comes_under_its_identifier(self):
+        message = self.h.pair().publish(qos=1)
+        self.h.deliver("s", message, pid=1, answer=False)
+        self.h.crash()
+        self.h.connect("s", present=True)
+        self.h.deliver("s", message, pid=1, dup=True)
+        self.expect()
+
+    def test_qos1_in_flight_at_a_crash_comes_as_new(self):
         message = self.h.pair().publish(qos=1)
         self.h.deliver("s", message, pid=1, answer=False)
         self.h.crash()
         self.h.connect("s", present=True)
         self.h.deliver("s", message, pid=2)
+        self.expect("packet id", "duplicate", "lost")
+
+    def test_qos1_that_nobody_was_promised_comes_as_new_when_it_is_published_again(self):
+        message = self.h.pair().publish(qos=1, acknowledged=False)
+        self.h.deliver("s", message, pid=1, answer=False)
+        self.h.crash()
+        self.h.connect("s", present=True)
+        self.h.connect("p", present=True)
+        self.h.publish(message)
+        self.h.deliver("s", message, pid=2)
         self.expect()
-        self.assertEqual(self.h.receiver("s").unmarked, 1)
+
+    def test_qos1_that_nobody_was_promised_comes_as_new_by_itself(self):
+        message = self.h.pair().publish(qos=1, acknowledged=False)
+        self.h.deliver("s", message, pid=1, answer=False)
+        self.h.crash()
+        self.h.connect("s", present=True)
+        self.h.deliver("s", message, pid=2)
+        self.expect("packet id")
 
     def test_dup_is_missing(self):
         message = self.h.pair().publish(qos=1)

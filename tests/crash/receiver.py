@@ -7,9 +7,8 @@ A session is followed from its creation to its end, across connections and crash
   identifier (4.4.0-1, 3.3.1-1), before anything new. What it has acknowledged may come again that way at
   QoS 1, because the acknowledgement may have got lost in the crash.
 - At QoS 2 a message is passed on once, however often its PUBLISH comes (4.3.3).
-- At QoS 1 a broker may have given an identifier and sent the message without having that on disk yet: waiting would
-  cost every delivery a sync and save nobody more than the DUP flag. So after a crash, and only then, a message at
-  QoS 1 may come again as if it were new; these are counted as `unmarked`.
+- A message that was sent at QoS 1 before it was durable itself, which its publisher was not told, is forgotten in
+  a crash together with its identifier. It comes as new only when it is published again.
 - Messages of one publisher on one topic at one QoS are seen for the first time in the order of publication.
 """
 
@@ -45,16 +44,23 @@ class Receiver:
         self.fresh = False      # something new came on this connection
         self.repeated_scans = 0
         self.unsure = {}        # publication at QoS 1 in flight at a crash: whether it has to come again
-        self.unmarked = 0
+
+    @staticmethod
+    def _is_known(held):
+        """The broker had the message on disk, and so the identifier. That of a shared one may go to another member."""
+        publication = held.publication
+        return held.qos == 2 or (publication is not None and publication.acknowledged is not None and
+                                 publication.attempts == 1 and not publication.is_will and not held.shared)
 
     def crashed(self):
-        """What is in flight at QoS 1 may be unknown to the broker, but not the message, once it was acknowledged."""
+        """What is in flight at QoS 1 is unknown to the broker if it was not acknowledged."""
         for pid, held in list(self.held.items()):
-            if held.qos == 1 and not held.retain and held.publication is not None:
-                owed = held.state == SEEN and not held.shared and held.publication.acknowledged is not None
+            if self._is_known(held):
+                continue
+            if not held.retain and not held.shared and held.publication is not None:
+                owed = held.state == SEEN and held.publication.acknowledged is not None
                 self.unsure[held.publication] = owed or self.unsure.get(held.publication, False)
-            if held.qos == 1:
-                self.doubtful[pid] = self.held.pop(pid)
+            self.doubtful[pid] = self.held.pop(pid)
 
     def connected(self):
         self.connections += 1
@@ -88,10 +94,11 @@ class Receiver:
     def _identifier(self, publication, connection, packet, shared):
         """Returns whether this is the repetition of what is held under the same identifier."""
         doubtful = self.doubtful.pop(packet.pid, None)
-        if publication in self.unsure and packet.qos == 1:
+        if publication in self.unsure and packet.qos == 1 and not packet.retain:
             self.unsure[publication] = False
-            if not packet.dup or doubtful is None or doubtful.publication is not publication:
-                self.unmarked += publication.attempts == 1
+            came_as_new = not packet.dup or doubtful is None or doubtful.publication is not publication
+            if came_as_new and publication.attempts == 1 and not publication.is_will:
+                self.report("packet id", "%s was in flight at a crash and came as new, as #%d", publication, packet.pid)
         held = self.held.get(packet.pid)
         fresh = Held(publication, packet.qos, connection, shared, packet.retain)
         self._elsewhere(publication, packet, shared)
