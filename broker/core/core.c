@@ -208,7 +208,10 @@ static void check_session(void *ctx, struct map_node *node)
     for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
          slot = slot_queue_next(&session->queue, &cursor)) {
         ENSURE(slot->kind != SLOT_EMPTY);
-        scans += slot->kind == SLOT_SCAN;
+        if (slot->kind == SLOT_SCAN) {
+            scans++;
+            totals->slots += slot->scan->found.count;
+        }
         check_slot(totals, slot, &shared_slots);
         bytes += slot->kind == SLOT_SCAN ? 0 : slot_bytes(slot);
     }

@@ -2,8 +2,9 @@
  * core_state: the structures behind core.h, seen by the core's own files only.
  *
  * session.c opens and ends sessions, session_queue.c fills and empties their queues, subscribe.c
- * keeps subscriptions and shared groups, router.c brings a message to sessions, delivery.c hands it
- * to clients, durable.c tells the store and waits for it, recovery.c reads it after a start.
+ * keeps subscriptions and shared groups, scan.c reads retained messages for new ones, router.c
+ * brings a message to sessions, delivery.c hands it to clients, durable.c tells the store and waits
+ * for it, recovery.c reads it after a start.
  */
 #ifndef BROKER_CORE_STATE_H
 #define BROKER_CORE_STATE_H
@@ -159,10 +160,19 @@ struct share_group {
 struct retained_scan {
     struct retained_cursor *cursor;
     const struct session_subscription *subscription;
-    uint64_t sequence; /* newer messages reach the new subscription live */
+    uint64_t sequence;       /* newer messages reach the new subscription live */
+    struct slot_queue found; /* of a scan that gathers: not sent yet */
+    uint64_t *known;         /* arrivals, sorted, of what an interrupted one had found; owned */
+    size_t known_count;
     uint32_t identifier;
     uint8_t qos;
     bool no_local;
+    bool is_gathered; /* all is in `found`, or was sent */
+};
+
+enum {
+    SCAN_BUDGET = 64, /* retained topics looked at in one step */
+    GATHER_MAX = 16,  /* steps of a scan that gathers in one core_next */
 };
 
 /* router.c: core_publish within another call. */
@@ -354,11 +364,38 @@ void session_go_on(struct core *core, struct session *session);
 /* Releases what the last delivery borrowed. */
 void core_end_loan(struct core *core);
 
-/* subscribe.c */
+/* scan.c */
 
-/* Lets the retained messages of a subscription follow once more. False: no memory. */
-MUST_USE bool subscribe_scan_again(struct core *core,
-                                   const struct session_subscription *subscription);
+/* Lets the retained messages that match a subscription follow in its session's queue. False: no
+ * memory. */
+MUST_USE bool scan_open(struct core *core, const struct session_subscription *subscription,
+                        const struct core_subscribe *subscribe, uint8_t qos);
+
+/* The same after a crash had interrupted it. */
+MUST_USE bool scan_again(struct core *core, const struct session_subscription *subscription);
+
+/* Whoever unsubscribes, or subscribes again, wants no more of an earlier scan [MQTT-3.10.4-2]. */
+void scan_cancel(struct core *core, const struct session_subscription *subscription);
+
+/* Frees a scan of the session; what it has found and not sent is given up. */
+void scan_close(struct core *core, struct session *session, struct retained_scan *scan);
+
+/* True when the scan must have found all before anything is sent. */
+bool scan_gathers(const struct core *core, const struct session *session,
+                  const struct retained_scan *scan);
+
+/* Goes on gathering for a while. True: it has all. */
+bool scan_gather(struct core *core, struct session *session, struct retained_scan *scan);
+
+/* The next message, with one reference, for RETAINED_MESSAGE. */
+enum retained_step scan_step(struct core *core, const struct session *session,
+                             const struct retained_scan *scan, struct slot *out);
+
+/* True when the store can, and must, be told that the slot's message is the session's
+ * (durable_add); names its place there. */
+bool scan_store(const struct session *session, struct slot *slot);
+
+/* subscribe.c */
 
 /* Removes all subscriptions of a session that ends. */
 void session_drop_subscriptions(struct core *core, struct session *session);

@@ -5,7 +5,7 @@
 #include "mem.h"
 
 /* Slots passed over, or retained topics looked at, in one core_next. */
-enum { NEXT_WORK_MAX = 512, SCAN_BUDGET = 64 };
+enum { NEXT_WORK_MAX = 512 };
 
 /* What a delivery points to once its slot is gone lives until the next one. */
 void core_end_loan(struct core *core)
@@ -123,12 +123,44 @@ static struct slot *put_in_window(struct core *core, struct session *session,
     return sent;
 }
 
+/* Drops the first slot, which is empty or what session_pop releases, of the session's queue or of
+ * what a scan has found. */
+static void drop_first(struct core *core, struct session *session, struct slot_queue *queue)
+{
+    if (queue == &session->queue) {
+        session_drop_first(core, session);
+    } else {
+        slot_queue_pop(queue, &core->pool);
+    }
+}
+
+static void leave_queue(struct core *core, struct session *session, const struct slot_queue *queue,
+                        const struct slot *slot)
+{
+    if (queue == &session->queue) {
+        session_leave_queue(core, session, slot);
+    }
+}
+
+static void pop(struct core *core, struct session *session, struct slot_queue *queue)
+{
+    struct slot *slot = slot_queue_first(queue);
+    leave_queue(core, session, queue, slot);
+    slot_release(core, session, slot);
+    drop_first(core, session, queue);
+}
+
 /* The first slot of the queue goes out, or, when it is stored, into the window until its identifier
  * is durable: a crash must not give it another one. */
 static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
-                                   struct core_delivery *out)
+                                   struct slot_queue *queue, struct core_delivery *out)
 {
-    struct slot *slot = slot_queue_first(&session->queue);
+    struct slot *slot = slot_queue_first(queue);
+    if (message_is_expired(slot->message, now_ms)) {
+        core->stats.expired++;
+        pop(core, session, queue);
+        return CORE_AGAIN;
+    }
     bool must_wait = has_unsent(session) || durable_must_wait(core, slot->message);
     bool is_held = durable_keeps_identifier(core, session, slot) &&
                    (must_wait || durable_is_older(core, slot));
@@ -144,15 +176,15 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
             core->lent_list = slot->list;
             slot->has_list = 0;
         }
-        session_pop(core, session);
+        pop(core, session, queue);
     } else {
         struct slot *sent = put_in_window(core, session, slot, is_held);
         if (sent == NULL) {
             return CORE_AGAIN;
         }
-        session_leave_queue(core, session, slot);
+        leave_queue(core, session, queue, slot);
         slot->kind = SLOT_EMPTY; /* its references moved */
-        session_drop_first(core, session);
+        drop_first(core, session, queue);
         durable_update(core, session, sent);
         if (is_held) {
             return CORE_AGAIN;
@@ -164,33 +196,12 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
     return CORE_DELIVERY;
 }
 
-enum { PLACE_FIRST = 1, PLACE_SECOND = 2 };
-
-/* Under which names the session has this very message in flight in the store. */
-static unsigned places_in_window(const struct session *session, const struct message *message)
-{
-    unsigned places = 0;
-    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
-        const struct slot *slot = slot_window_at(&session->window, i);
-        if (slot->kind != SLOT_EMPTY && slot->is_stored &&
-            slot_arrival(slot) == message->sequence) {
-            places |= slot->is_second ? PLACE_SECOND : PLACE_FIRST;
-        }
-    }
-    return places;
-}
-
 /* A retained message goes out at QoS 1 or 2; what next_publish says of the window holds here too.
  */
 static enum core_next send_retained(struct core *core, uint64_t now_ms, struct session *session,
                                     struct slot *slot, struct core_delivery *out)
 {
-    bool is_durable = session->durable != NULL && slot->message->is_stored;
-    if (is_durable) {
-        unsigned places = places_in_window(session, slot->message);
-        slot->is_second = (places & PLACE_FIRST) != 0;
-        is_durable = places != (PLACE_FIRST | PLACE_SECOND);
-    }
+    bool is_durable = scan_store(session, slot);
     struct slot *sent = put_in_window(core, session, slot, is_durable);
     if (sent == NULL) {
         message_release(slot->message);
@@ -210,37 +221,41 @@ static enum core_next send_retained(struct core *core, uint64_t now_ms, struct s
     return CORE_DELIVERY;
 }
 
-/* All that the scan had was sent. */
-static void end_scan(struct core *core, struct session *session)
+/* What a scan that gathers has found goes out when it has found all. */
+static enum core_next next_gathered(struct core *core, uint64_t now_ms, struct session *session,
+                                    struct retained_scan *scan, struct core_delivery *out)
 {
-    durable_put_subscription(core, slot_queue_first(&session->queue)->scan->subscription, false);
+    if (!scan->is_gathered && !scan_gather(core, session, scan)) {
+        return CORE_AGAIN;
+    }
+    if (scan->found.count != 0) {
+        return next_publish(core, now_ms, session, &scan->found, out);
+    }
     session_pop(core, session);
+    return CORE_AGAIN;
 }
 
 static enum core_next next_retained(struct core *core, uint64_t now_ms, struct session *session,
                                     struct core_delivery *out)
 {
-    const struct retained_scan *scan = slot_queue_first(&session->queue)->scan;
+    struct retained_scan *scan = slot_queue_first(&session->queue)->scan;
+    if (scan->is_gathered || scan_gathers(core, session, scan)) {
+        return next_gathered(core, now_ms, session, scan, out);
+    }
     if (scan->qos != 0 && window_is_used_up(core, session)) {
         session->blocked = true;
         return CORE_AGAIN;
     }
-    struct message *message = NULL;
-    enum retained_step step = retained_cursor_next(scan->cursor, SCAN_BUDGET, now_ms, &message);
+    struct slot slot;
+    enum retained_step step = scan_step(core, session, scan, &slot);
     if (step == RETAINED_END) {
-        end_scan(core, session);
+        durable_put_subscription(core, scan->subscription, false);
+        session_pop(core, session);
         return CORE_AGAIN;
     }
-    if (step == RETAINED_AGAIN || message->sequence > scan->sequence ||
-        (scan->no_local && message->publisher_id == session->number) ||
-        !session_may_read(core, session, message)) {
+    if (step == RETAINED_AGAIN) {
         return CORE_AGAIN;
     }
-    struct slot slot = {.message = message_hold(message),
-                        .identifier = scan->identifier,
-                        .kind = SLOT_PUBLISH,
-                        .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
-                        .retain = 1};
     if (slot.qos != 0) {
         return send_retained(core, now_ms, session, &slot, out);
     }
@@ -277,11 +292,8 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
         if (slot->kind == SLOT_SCAN) {
             next = next_retained(core, now_ms, session, out);
             work += SCAN_BUDGET;
-        } else if (message_is_expired(slot->message, now_ms)) {
-            core->stats.expired++;
-            session_pop(core, session);
         } else {
-            next = next_publish(core, now_ms, session, out);
+            next = next_publish(core, now_ms, session, &session->queue, out);
         }
     }
     return next;

@@ -429,7 +429,7 @@ static enum status settle(struct recovery *recovery)
     }
     const struct scan *scans = recovery->scans.items;
     for (size_t i = 0; i < recovery->scans.count; i++) {
-        if (!subscribe_scan_again(core, scans[i].subscription)) {
+        if (!scan_again(core, scans[i].subscription)) {
             return STATUS_NO_MEMORY;
         }
     }

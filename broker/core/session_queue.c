@@ -36,9 +36,7 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
     case SLOT_EMPTY:
         return;
     case SLOT_SCAN:
-        session->scans--;
-        retained_cursor_close(slot->scan->cursor);
-        mem_free(slot->scan);
+        scan_close(core, session, slot->scan);
         slot->kind = SLOT_EMPTY;
         return;
     case SLOT_PUBLISH:

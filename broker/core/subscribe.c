@@ -307,56 +307,6 @@ find_subscription(const struct core *core, const struct session *session, struct
         &core->subscriptions, subscription_hash(core, session, filter), is_subscription, &key);
 }
 
-/* Whoever unsubscribes, or subscribes again, wants no more of an earlier scan [MQTT-3.10.4-2]. */
-static void cancel_scan(struct core *core, const struct session_subscription *subscription)
-{
-    struct session *session = subscription->session;
-    if (session->scans == 0) {
-        return;
-    }
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
-        if (slot->kind == SLOT_SCAN && slot->scan->subscription == subscription) {
-            slot_release(core, session, slot);
-        }
-    }
-    slot_queue_compact(&session->queue, &core->pool);
-    session_queue_moved(session);
-}
-
-/* Lets the retained messages that match follow, in the queue's order. */
-static enum mqtt_reason queue_retained(struct core *core,
-                                       const struct session_subscription *subscription,
-                                       const struct core_subscribe *subscribe, uint8_t qos)
-{
-    struct session *session = subscription->session;
-    struct retained_scan *scan = mem_alloc(sizeof *scan);
-    if (scan == NULL) {
-        return MQTT_UNSPECIFIED_ERROR;
-    }
-    *scan = (struct retained_scan){.subscription = subscription,
-                                   .sequence = core->sequence,
-                                   .identifier = subscribe->identifier,
-                                   .qos = qos,
-                                   .no_local = subscribe->no_local};
-    if (retained_cursor_open(core->retained, subscribe->filter, &scan->cursor) != STATUS_OK) {
-        mem_free(scan);
-        return MQTT_UNSPECIFIED_ERROR;
-    }
-    struct slot *slot = slot_queue_push(&session->queue, &core->pool);
-    if (slot == NULL) {
-        retained_cursor_close(scan->cursor);
-        mem_free(scan);
-        return MQTT_UNSPECIFIED_ERROR;
-    }
-    slot->kind = SLOT_SCAN;
-    slot->scan = scan;
-    session->scans++;
-    session_wake(core, session);
-    return MQTT_SUCCESS;
-}
-
 /* A subscription that the session knows of and the trie does not yet. */
 static struct session_subscription *create_subscription(struct core *core, struct session *session,
                                                         struct bytes filter)
@@ -412,7 +362,7 @@ static enum mqtt_reason reason_of(enum status status)
 /* Takes a stored subscription out of the trie or its group. */
 static void forget_subscription(struct core *core, struct session_subscription *subscription)
 {
-    cancel_scan(core, subscription);
+    scan_cancel(core, subscription);
     durable_delete_subscription(core, subscription);
     if (subscription->member != NULL) {
         leave_group(core, subscription->member);
@@ -553,14 +503,13 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
     }
     if (with_retained) {
         if (!is_new) { /* a SUBSCRIBE of thousands must not walk the scans of those before each */
-            cancel_scan(core, entry);
+            scan_cancel(core, entry);
         }
-        enum mqtt_reason reason = queue_retained(core, entry, subscribe, qos);
-        if (reason != MQTT_SUCCESS) {
+        if (!scan_open(core, entry, subscribe, qos)) {
             if (is_new) {
                 forget_subscription(core, entry);
             }
-            return reason;
+            return MQTT_UNSPECIFIED_ERROR;
         }
     }
     durable_put_subscription(core, entry, with_retained);
@@ -591,20 +540,6 @@ enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, st
         durable_hold_answer(core);
     }
     return MQTT_SUCCESS;
-}
-
-bool subscribe_scan_again(struct core *core, const struct session_subscription *subscription)
-{
-    const struct subscription *entry =
-        topic_trie_find(core->trie, subscription_filter(subscription), subscription->session);
-    if (entry == NULL || retained_count(core->retained) == 0) {
-        durable_put_subscription(core, subscription, false);
-        return true;
-    }
-    struct core_subscribe subscribe = {.filter = subscription_filter(subscription),
-                                       .identifier = entry->identifier,
-                                       .no_local = entry->no_local};
-    return queue_retained(core, subscription, &subscribe, entry->qos) == MQTT_SUCCESS;
 }
 
 void session_drop_subscriptions(struct core *core, struct session *session)

@@ -1,0 +1,232 @@
+/*
+ * Retained messages for a new subscription (3.3.1.3).
+ *
+ * A SLOT_SCAN in the session's queue reads them as the client takes them, so they need no room. One
+ * at QoS 2 for a session that outlives the process cannot do so: when a crash interrupts it, nobody
+ * would know what has come already, and beginning anew would bring it twice. So it notes all that
+ * it finds as the session's, in the store too, and only then are they sent, like what came through
+ * the queue. A crash before that has sent nothing; after it the store has them as queued.
+ */
+#include <stdlib.h>
+
+#include "core_state.h"
+#include "mem.h"
+
+static bool open_scan(struct core *core, const struct session_subscription *subscription,
+                      const struct retained_scan *like)
+{
+    struct session *session = subscription->session;
+    struct retained_scan *scan = mem_alloc(sizeof *scan);
+    if (scan == NULL) {
+        return false;
+    }
+    *scan = *like;
+    scan->subscription = subscription;
+    scan->sequence = core->sequence;
+    struct bytes filter = bytes_of(subscription->filter, subscription->filter_len);
+    if (retained_cursor_open(core->retained, filter, &scan->cursor) != STATUS_OK) {
+        mem_free(scan);
+        return false;
+    }
+    struct slot *slot = slot_queue_push(&session->queue, &core->pool);
+    if (slot == NULL) {
+        retained_cursor_close(scan->cursor);
+        mem_free(scan);
+        return false;
+    }
+    slot->kind = SLOT_SCAN;
+    slot->scan = scan;
+    session->scans++;
+    session_wake(core, session);
+    return true;
+}
+
+bool scan_open(struct core *core, const struct session_subscription *subscription,
+               const struct core_subscribe *subscribe, uint8_t qos)
+{
+    struct retained_scan scan = {
+        .identifier = subscribe->identifier, .qos = qos, .no_local = subscribe->no_local};
+    return open_scan(core, subscription, &scan);
+}
+
+void scan_cancel(struct core *core, const struct session_subscription *subscription)
+{
+    struct session *session = subscription->session;
+    if (session->scans == 0) {
+        return;
+    }
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        if (slot->kind == SLOT_SCAN && slot->scan->subscription == subscription) {
+            slot_release(core, session, slot);
+        }
+    }
+    slot_queue_compact(&session->queue, &core->pool);
+    session_queue_moved(session);
+}
+
+static int compare_arrivals(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Lists what the session has already. Of two scans that both find a message and are both
+ * interrupted only one brings it then. False: no memory. */
+static bool list_known(const struct session *session, struct retained_scan *scan)
+{
+    size_t max = (size_t)session->queue.count + slot_window_count(&session->window);
+    scan->known = max == 0 ? NULL : mem_alloc(max * sizeof *scan->known);
+    if (scan->known == NULL) {
+        return max == 0;
+    }
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
+        const struct slot *slot = slot_window_at(&session->window, i);
+        if (slot->kind != SLOT_EMPTY) {
+            scan->known[scan->known_count++] = slot_arrival(slot);
+        }
+    }
+    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
+    for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
+         slot = slot_queue_next(&session->queue, &cursor)) {
+        if (slot->kind != SLOT_SCAN) {
+            scan->known[scan->known_count++] = slot_arrival(slot);
+        }
+    }
+    qsort(scan->known, scan->known_count, sizeof *scan->known, compare_arrivals);
+    return true;
+}
+
+bool scan_again(struct core *core, const struct session_subscription *subscription)
+{
+    struct session *session = subscription->session;
+    const struct subscription *entry = topic_trie_find(
+        core->trie, bytes_of(subscription->filter, subscription->filter_len), session);
+    if (entry == NULL || retained_count(core->retained) == 0) {
+        durable_put_subscription(core, subscription, false);
+        return true;
+    }
+    struct retained_scan scan = {
+        .identifier = entry->identifier, .qos = entry->qos, .no_local = entry->no_local};
+    if (scan.qos == 2 && !list_known(session, &scan)) {
+        return false;
+    }
+    if (!open_scan(core, subscription, &scan)) {
+        mem_free(scan.known);
+        return false;
+    }
+    return true;
+}
+
+void scan_close(struct core *core, struct session *session, struct retained_scan *scan)
+{
+    session->scans--;
+    while (scan->found.count != 0) {
+        slot_release(core, session, slot_queue_first(&scan->found));
+        slot_queue_pop(&scan->found, &core->pool);
+    }
+    retained_cursor_close(scan->cursor);
+    mem_free(scan->known);
+    mem_free(scan);
+}
+
+bool scan_gathers(const struct core *core, const struct session *session,
+                  const struct retained_scan *scan)
+{
+    return scan->qos == 2 && core->store != NULL && session->durable != NULL;
+}
+
+enum retained_step scan_step(struct core *core, const struct session *session,
+                             const struct retained_scan *scan, struct slot *out)
+{
+    struct message *message = NULL;
+    enum retained_step step =
+        retained_cursor_next(scan->cursor, SCAN_BUDGET, core->now_ms, &message);
+    if (step != RETAINED_MESSAGE) {
+        return step;
+    }
+    if (message->sequence > scan->sequence ||
+        (scan->no_local && message->publisher_id == session->number) ||
+        !session_may_read(core, session, message)) {
+        return RETAINED_AGAIN;
+    }
+    *out = (struct slot){.message = message_hold(message),
+                         .identifier = scan->identifier,
+                         .kind = SLOT_PUBLISH,
+                         .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
+                         .retain = 1};
+    return RETAINED_MESSAGE;
+}
+
+static bool is_known(const struct retained_scan *scan, const struct message *message)
+{
+    return scan->known_count != 0 && bsearch(&message->sequence, scan->known, scan->known_count,
+                                             sizeof *scan->known, compare_arrivals) != NULL;
+}
+
+enum { PLACE_FIRST = 1, PLACE_SECOND = 2 };
+
+/* Under which names the session has this very message in flight in the store. */
+static unsigned places_in_window(const struct session *session, const struct message *message)
+{
+    unsigned places = 0;
+    for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
+        const struct slot *slot = slot_window_at(&session->window, i);
+        if (slot->kind != SLOT_EMPTY && slot->is_stored &&
+            slot_arrival(slot) == message->sequence) {
+            places |= slot->is_second ? PLACE_SECOND : PLACE_FIRST;
+        }
+    }
+    return places;
+}
+
+bool scan_store(const struct session *session, struct slot *slot)
+{
+    if (session->durable == NULL || !slot->message->is_stored || slot->qos == 0) {
+        return false;
+    }
+    unsigned places = places_in_window(session, slot->message);
+    slot->is_second = (places & PLACE_FIRST) != 0;
+    return places != (PLACE_FIRST | PLACE_SECOND);
+}
+
+/* Notes what the scan has found as the session's; takes the slot's reference. */
+static void note_found(struct core *core, struct session *session, struct retained_scan *scan,
+                       struct slot *found)
+{
+    if (is_known(scan, found->message)) {
+        message_release(found->message);
+        return;
+    }
+    struct slot *place = slot_queue_push(&scan->found, &core->pool);
+    if (place == NULL) {
+        core->stats.dropped++;
+        message_release(found->message);
+        return;
+    }
+    bool is_durable = scan_store(session, found);
+    *place = *found;
+    core->stats.queued_messages++;
+    if (is_durable) {
+        durable_add(core, session, place);
+    }
+}
+
+bool scan_gather(struct core *core, struct session *session, struct retained_scan *scan)
+{
+    enum retained_step step = RETAINED_AGAIN;
+    for (unsigned i = 0; i < GATHER_MAX && step != RETAINED_END; i++) {
+        struct slot slot;
+        step = scan_step(core, session, scan, &slot);
+        if (step == RETAINED_MESSAGE) {
+            note_found(core, session, scan, &slot);
+        }
+    }
+    if (step == RETAINED_END) {
+        durable_put_subscription(core, scan->subscription, false);
+        scan->is_gathered = true;
+    }
+    return scan->is_gathered;
+}
