@@ -234,7 +234,7 @@ void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms)
     for (struct mqtt_client *client = clients->first; client != NULL; client = client->next) {
         static const char why[] = "the broker stops";
         send_disconnect(client, MQTT_SERVER_SHUTTING_DOWN, why);
-        client_leave(client, now_ms, LEAVE_WITHOUT_WILL, MQTT_SERVER_SHUTTING_DOWN, why);
+        client_leave(client, now_ms, LEAVE_WITH_WILL, MQTT_SERVER_SHUTTING_DOWN, why);
     }
 }
 

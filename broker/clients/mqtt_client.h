@@ -87,8 +87,9 @@ void mqtt_clients_destroy(struct mqtt_clients *clients);
 uint64_t mqtt_clients_next_deadline_ms(const struct mqtt_clients *clients);
 void mqtt_clients_advance(struct mqtt_clients *clients, uint64_t now_ms);
 
-/* The broker stops: every client gets DISCONNECT 0x8B (MQTT 5) and is closed. Wills are not sent
- * (3.1.2.5 lets a server that shuts down defer them). */
+/* The broker stops: every client gets DISCONNECT 0x8B (MQTT 5) and is closed. Its connection ends
+ * without its DISCONNECT, so its will is published (3.1.2.5), for sessions and as retained message;
+ * one with a delay goes on waiting where the session is stored. */
 void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms);
 
 /* The files of some `struct access` were replaced: who came in with an entry of the password file

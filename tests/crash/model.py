@@ -213,9 +213,8 @@ class Model:
             client.will.not_after = client.will.not_before + SLACK_S
         client.connected_at = FOREVER
 
-    def crashed(self, at, forgets=True, gently=False):
-        """The broker was killed; or lost all connections at once, when it `forgets` nothing; or was stopped
-        `gently`, which is not announced by the wills of its clients (3.1.2.5)."""
+    def crashed(self, at, forgets=True):
+        """The broker was killed or stopped; or lost all connections at once, when it `forgets` nothing."""
         self.down = at
         for client in self.clients.values():
             if client.session is not None and forgets:
@@ -231,7 +230,6 @@ class Model:
                 if client.will is not None:
                     self._will_possible(client, at)
                     client.will.not_before = at + min(client.will.delay_s, client.expiry_s)
-                    client.will = None if gently else client.will
                 client.connection = None
             elif client.expires is None or at - client.gone_at >= NOTICED_S:
                 continue

@@ -593,14 +593,6 @@ class ModelTest(unittest.TestCase):
         self.h.finish_qos2("s")
         self.expect("unexpected")
 
-    def test_no_will_is_owed_when_the_broker_was_stopped(self):
-        self.will()
-        self.h.model.crashed(self.h.at, gently=True)
-        self.h.model.restarted(self.h.at)
-        self.h.at += 10.0
-        self.h.model.will_due("w", self.h.at)
-        self.expect()
-
     def test_will_of_who_came_back_is_not_owed(self):
         self.will()
         self.h.crash()

@@ -120,7 +120,7 @@ class World:
                 device.read()
         for device in self.devices.values():
             device.note("---- crash")
-        self.model.crashed(self.killed_at, not self.network_only, gently and not self.network_only)
+        self.model.crashed(self.killed_at, not self.network_only)
         for device in self.devices.values():
             device.forget()
 
