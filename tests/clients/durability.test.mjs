@@ -88,3 +88,25 @@ test('sessions, subscriptions and retained messages are there after kill -9', as
         await Promise.all([back.endAsync(), reader.endAsync()])
     })
 })
+
+test('wills of who was connected when the broker was stopped are there after the restart', async () => {
+    await withBroker({ config: durable('wills') }, async (broker) => {
+        const state = topicName('state')
+        const options = { ...persistent, reconnectPeriod: 0, clientId: 'away' }
+        const away = await connect(broker, 'ws', 5, options)
+        await away.subscribeAsync(state, { qos: 1 })
+        await away.endAsync()
+        const device = await connect(broker, 'ws', '3.1.1', {
+            reconnectPeriod: 0, will: { topic: state, payload: 'gone', qos: 1, retain: true },
+        })
+        await broker.restart()
+        device.end(true)
+
+        const back = await connect(broker, 'ws', 5, options)
+        assert.deepEqual((await back.received(1)).map((m) => m.text), ['gone'])
+        const reader = await connect(broker, 'ws', 5)
+        await reader.subscribeAsync(state)
+        assert.deepEqual((await reader.received(1)).map((m) => [m.text, m.packet.retain]), [['gone', true]])
+        await Promise.all([back.endAsync(), reader.endAsync()])
+    })
+})
