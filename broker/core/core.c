@@ -159,14 +159,53 @@ static void check_slot(struct totals *totals, const struct slot *slot, uint32_t 
     }
 }
 
+/* All that waits, in order: the front, the entries of the run, the queue. */
+struct waiting {
+    const struct session *session;
+    const struct slot_queue *queue; /* that `slots` walks */
+    struct slot_cursor slots;
+    struct stored_cursor entries;
+    struct slot entry;
+};
+
+static struct waiting waiting_of(const struct session *session)
+{
+    const struct session_backlog *backlog = session_backlog(session);
+    struct waiting waiting = {.session = session, .queue = &session->queue};
+    if (backlog != NULL) {
+        ENSURE(backlog->front.count != 0 || backlog->run.count != 0);
+        waiting.queue = &backlog->front;
+        waiting.entries = stored_cursor_of(&backlog->run);
+    }
+    waiting.slots = slot_cursor_of(waiting.queue);
+    return waiting;
+}
+
+static const struct slot *waiting_next(struct waiting *waiting)
+{
+    const struct slot *slot = slot_queue_next(waiting->queue, &waiting->slots);
+    if (slot != NULL) {
+        return slot;
+    }
+    if (stored_run_next(&waiting->entries, &waiting->entry)) {
+        return &waiting->entry;
+    }
+    if (waiting->queue == &waiting->session->queue) {
+        return NULL;
+    }
+    waiting->queue = &waiting->session->queue;
+    waiting->slots = slot_cursor_of(waiting->queue);
+    return slot_queue_next(waiting->queue, &waiting->slots);
+}
+
 /* A queue keeps the order of arrival, whatever has come back to it. */
 static void check_queue(const struct session *session)
 {
     ENSURE(session->client == NULL && slot_window_count(&session->window) == 0);
     uint64_t sequence = 0;
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    struct waiting waiting = waiting_of(session);
+    for (const struct slot *slot = waiting_next(&waiting); slot != NULL;
+         slot = waiting_next(&waiting)) {
         ENSURE((slot->kind == SLOT_PUBLISH || slot->kind == SLOT_STORED) && slot->is_shared &&
                slot->qos == 1);
         ENSURE(slot_arrival(slot) > sequence);
@@ -204,10 +243,12 @@ static void check_session(void *ctx, struct map_node *node)
     uint32_t shared_slots = 0;
     size_t bytes = 0;
     uint32_t scans = 0;
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    uint32_t waits = 0;
+    struct waiting waiting = waiting_of(session);
+    for (const struct slot *slot = waiting_next(&waiting); slot != NULL;
+         slot = waiting_next(&waiting)) {
         ENSURE(slot->kind != SLOT_EMPTY);
+        waits++;
         if (slot->kind == SLOT_SCAN) {
             scans++;
             totals->slots += slot->scan->found.count;
@@ -215,7 +256,7 @@ static void check_session(void *ctx, struct map_node *node)
         check_slot(totals, slot, &shared_slots);
         bytes += slot->kind == SLOT_SCAN ? 0 : slot_bytes(slot);
     }
-    ENSURE(scans == session->scans);
+    ENSURE(scans == session->scans && waits == session_waiting(session));
     uint32_t in_quota = 0;
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);

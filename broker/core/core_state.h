@@ -15,6 +15,7 @@
 #include "retained.h"
 #include "slot.h"
 #include "store.h"
+#include "stored_run.h"
 #include "timer_wheel.h"
 #include "topic_trie.h"
 
@@ -67,11 +68,21 @@ struct session_durable {
     struct map_node node; /* in core->durables */
     struct session *session;
     struct session_durable *next_spill; /* in core->spill_list */
-    struct slot_cursor spilled; /* slots of the queue before here are in the store only; chunk NULL:
-                                   none is known to be */
-    uint64_t assigned_at;       /* ticket by which all packet identifiers given are durable */
+    struct session_backlog *backlog; /* NULL: all that waits is in session->queue; owned */
+    uint64_t assigned_at; /* ticket by which all packet identifiers given are durable */
     bool on_spill_list;
     bool is_fetching; /* an answer to store_fetch is awaited */
+};
+
+/*
+ * What stands in front of a session's queue: first slots, then what is in the store only. Entries
+ * of the run become slots at the end of `front` to be fetched, when that is empty, and slots become
+ * entries again when their session has no client. It is there while there is something in it.
+ */
+struct session_backlog {
+    struct slot_queue front;
+    struct stored_run run;
+    bool front_may_leave; /* the slots of a queue's anchor are not on their way to a consumer only */
 };
 
 /* One subscription, from the session's side. What was asked for is in the trie, or, for a shared
@@ -94,7 +105,7 @@ struct session {
     struct map_node node; /* in core->sessions */
     uint64_t number;
     void *client;              /* NULL while disconnected */
-    struct slot_queue queue;   /* not sent yet */
+    struct slot_queue queue;   /* not sent yet; durable->backlog stands before it */
     struct slot_window window; /* sent at QoS 1 and 2, not acknowledged */
     struct id_set unreleased;  /* QoS 2 identifiers from the client, PUBREL awaited */
     struct session_subscription *subscriptions;
@@ -243,13 +254,52 @@ void session_clear_queue(struct core *core, struct session *session);
 /* Drops the first slot, whose references were moved or released. */
 void session_drop_first(struct core *core, struct session *session);
 
-/* The session's queue was rebuilt: positions in it are not known any more. */
-static inline void session_queue_moved(struct session *session)
+/* What stands in front of the session's queue, or NULL. */
+static inline struct session_backlog *session_backlog(const struct session *session)
 {
-    if (session->durable != NULL) {
-        session->durable->spilled.chunk = NULL;
-    }
+    return session->durable == NULL ? NULL : session->durable->backlog;
 }
+
+/* How many wait to be sent. */
+static inline uint32_t session_waiting(const struct session *session)
+{
+    const struct session_backlog *backlog = session_backlog(session);
+    return session->queue.count +
+           (backlog == NULL ? 0 : backlog->front.count + backlog->run.count);
+}
+
+/* The first slot that waits. NULL when nothing waits, or when the first is in the store only and
+ * has no slot: then there is a backlog. */
+static inline struct slot *session_first(const struct session *session)
+{
+    const struct session_backlog *backlog = session_backlog(session);
+    return slot_queue_first(backlog == NULL ? &session->queue : &backlog->front);
+}
+
+/* The backlog, made when there is none; NULL when there is no memory. Requires: durable. */
+MUST_USE struct session_backlog *session_make_backlog(struct session *session);
+
+/* The backlog goes when it is empty. */
+void session_trim_backlog(struct session *session);
+
+/* A zeroed slot in front of all that waits; NULL when there is no memory. */
+MUST_USE struct slot *session_unshift(struct core *core, struct session *session);
+
+/* Makes the first entry that is in the store only a slot at the end of the backlog's front. False:
+ * no memory. Requires: there is one. */
+MUST_USE bool session_unpack(struct core *core, struct session *session);
+
+/* Steps over all slots that wait, those of the front first; without entries of the run. */
+struct session_cursor {
+    const struct slot_queue *queues[2];
+    struct slot_cursor at;
+    uint8_t number;
+};
+struct session_cursor session_cursor_of(const struct session *session);
+struct slot *session_next_slot(struct session_cursor *cursor);
+
+/* Takes the SLOT_EMPTY ones out of what waits. */
+void session_compact(struct core *core, struct session *session);
 
 /* Drops one reference; the last one frees the group. */
 void share_group_release(struct share_group *group);
@@ -322,8 +372,9 @@ bool durable_assignment_pending(const struct core *core, const struct session *s
 /* Nothing goes to the session's client before the next commit. */
 void durable_wait(struct core *core, struct session *session);
 
-/* Asks for the messages that the session needs next and that are in the store only. */
-void durable_fetch(struct core *core, struct session *session);
+/* Asks for the messages that the session needs next and that are in the store only: nothing can be
+ * sent before they come. False: no memory to ask for them. */
+MUST_USE bool durable_fetch(struct core *core, struct session *session);
 
 /* The client of a durable session is gone: QoS 0 messages that waited for it would keep what stands
  * behind them in memory. */

@@ -83,7 +83,7 @@ static enum core_next next_resend(struct core *core, uint64_t now_ms, struct ses
             break;
         }
         if (slot->kind == SLOT_STORED) {
-            durable_fetch(core, session);
+            (void)!durable_fetch(core, session); /* cannot fail: this one has a slot */
             break;
         }
         window->sent++;
@@ -123,42 +123,36 @@ static struct slot *put_in_window(struct core *core, struct session *session,
     return sent;
 }
 
-/* Drops the first slot, which is empty or what session_pop releases, of the session's queue or of
- * what a scan has found. */
-static void drop_first(struct core *core, struct session *session, struct slot_queue *queue)
+/* The first slot of what waits, or of what a scan has found, is gone; its references were moved or
+ * released. */
+static void drop_first(struct core *core, struct session *session, struct slot_queue *found)
 {
-    if (queue == &session->queue) {
+    if (found == NULL) {
         session_drop_first(core, session);
     } else {
-        slot_queue_pop(queue, &core->pool);
+        slot_queue_pop(found, &core->pool);
     }
 }
 
-static void leave_queue(struct core *core, struct session *session, const struct slot_queue *queue,
-                        const struct slot *slot)
+static void pop(struct core *core, struct session *session, struct slot_queue *found)
 {
-    if (queue == &session->queue) {
-        session_leave_queue(core, session, slot);
+    if (found == NULL) {
+        session_pop(core, session);
+    } else {
+        slot_release(core, session, slot_queue_first(found));
+        slot_queue_pop(found, &core->pool);
     }
 }
 
-static void pop(struct core *core, struct session *session, struct slot_queue *queue)
-{
-    struct slot *slot = slot_queue_first(queue);
-    leave_queue(core, session, queue, slot);
-    slot_release(core, session, slot);
-    drop_first(core, session, queue);
-}
-
-/* The first slot of the queue goes out, or, when it is stored, into the window until its identifier
- * is durable: a crash must not give it another one. */
+/* The first slot that waits, or that a scan has found, goes out, or, when it is stored, into the
+ * window until its identifier is durable: a crash must not give it another one. */
 static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
-                                   struct slot_queue *queue, struct core_delivery *out)
+                                   struct slot_queue *found, struct core_delivery *out)
 {
-    struct slot *slot = slot_queue_first(queue);
+    struct slot *slot = found == NULL ? session_first(session) : slot_queue_first(found);
     if (message_is_expired(slot->message, now_ms)) {
         core->stats.expired++;
-        pop(core, session, queue);
+        pop(core, session, found);
         return CORE_AGAIN;
     }
     bool must_wait = has_unsent(session) || durable_must_wait(core, slot->message);
@@ -176,15 +170,17 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
             core->lent_list = slot->list;
             slot->has_list = 0;
         }
-        pop(core, session, queue);
+        pop(core, session, found);
     } else {
         struct slot *sent = put_in_window(core, session, slot, is_held);
         if (sent == NULL) {
             return CORE_AGAIN;
         }
-        leave_queue(core, session, queue, slot);
+        if (found == NULL) {
+            session_leave_queue(core, session, slot);
+        }
         slot->kind = SLOT_EMPTY; /* its references moved */
-        drop_first(core, session, queue);
+        drop_first(core, session, found);
         durable_update(core, session, sent);
         if (is_held) {
             return CORE_AGAIN;
@@ -238,7 +234,7 @@ static enum core_next next_gathered(struct core *core, uint64_t now_ms, struct s
 static enum core_next next_retained(struct core *core, uint64_t now_ms, struct session *session,
                                     struct core_delivery *out)
 {
-    struct retained_scan *scan = slot_queue_first(&session->queue)->scan;
+    struct retained_scan *scan = session_first(session)->scan;
     if (scan->is_gathered || scan_gathers(core, session, scan)) {
         return next_gathered(core, now_ms, session, scan, out);
     }
@@ -275,12 +271,13 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
     }
     enum core_next next = CORE_AGAIN;
     for (unsigned work = 0; next == CORE_AGAIN && work < NEXT_WORK_MAX; work++) {
-        const struct slot *slot = slot_queue_first(&session->queue);
-        if (slot == NULL && queue_refill(core, session)) {
-            slot = slot_queue_first(&session->queue);
+        const struct slot *slot = session_first(session);
+        bool is_stored = slot == NULL ? session_backlog(session) != NULL : slot->kind == SLOT_STORED;
+        if (slot == NULL && !is_stored && queue_refill(core, session)) {
+            slot = session_first(session);
         }
-        if (!session->blocked && slot != NULL && slot->kind == SLOT_STORED) {
-            durable_fetch(core, session);
+        if (!session->blocked && is_stored && !durable_fetch(core, session)) {
+            return CORE_AGAIN;
         }
         if (slot == NULL || session->blocked) {
             if (has_unsent(session) && durable_assignment_pending(core, session)) {
@@ -293,7 +290,7 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
             next = next_retained(core, now_ms, session, out);
             work += SCAN_BUDGET;
         } else {
-            next = next_publish(core, now_ms, session, &session->queue, out);
+            next = next_publish(core, now_ms, session, NULL, out);
         }
     }
     return next;
@@ -303,7 +300,7 @@ void session_go_on(struct core *core, struct session *session)
 {
     session->blocked = false;
     (void)queue_refill(core, session);
-    if (session->queue.count != 0 || session->window.sent < slot_window_count(&session->window)) {
+    if (session_waiting(session) != 0 || session->window.sent < slot_window_count(&session->window)) {
         session_wake(core, session);
     }
 }

@@ -10,9 +10,9 @@
  * identifier are in one batch, as they are for a client that keeps up: after a crash there are both
  * or neither.
  *
- * A session without a client keeps its queue as places only: once a message is committed its slot
- * becomes SLOT_STORED and the message leaves memory. When the client is back the messages are
- * fetched as it takes them.
+ * A session without a client keeps its queue as places only: once a message is committed it leaves
+ * memory, and its slot becomes an entry of the backlog's run, or SLOT_STORED in the window. When
+ * the client is back, entries become slots again and the messages are fetched as it takes them.
  */
 #include "core_state.h"
 
@@ -133,6 +133,7 @@ void durable_detach(struct core *core, struct session *session)
             store_delete_session(changing(core), session->number);
         }
         leave_spill_list(core, durable);
+        ENSURE(durable->backlog == NULL); /* the queue is empty */
         map_remove(&core->durables, &durable->node);
         mem_free(durable);
         session->durable = NULL;
@@ -408,8 +409,8 @@ void durable_wait(struct core *core, struct session *session)
     session->is_waiting = true;
 }
 
-/* The slots of a session that are to be sent, in order: the window's from `sent` on, then the
- * queue's. */
+/* The slots of a session that are to be sent, in order, as far as what they stand for may be in the
+ * store only: the window's from `sent` on, then those in front of its backlog. */
 struct walk {
     struct session *session;
     uint32_t position;
@@ -418,8 +419,11 @@ struct walk {
 
 static struct walk walk_of(struct session *session)
 {
-    return (struct walk){
-        session, session->window.sent, {session->queue.head, session->queue.head_at}};
+    struct walk walk = {.session = session, .position = session->window.sent};
+    if (session_backlog(session) != NULL) {
+        walk.cursor = slot_cursor_of(&session_backlog(session)->front);
+    }
+    return walk;
 }
 
 static struct slot *walk_next(struct walk *walk)
@@ -427,32 +431,65 @@ static struct slot *walk_next(struct walk *walk)
     if (walk->position < slot_window_count(&walk->session->window)) {
         return slot_window_at(&walk->session->window, walk->position++);
     }
-    return slot_queue_next(&walk->session->queue, &walk->cursor);
+    const struct session_backlog *backlog = session_backlog(walk->session);
+    return backlog == NULL ? NULL : slot_queue_next(&backlog->front, &walk->cursor);
 }
 
-void durable_fetch(struct core *core, struct session *session)
-{
-    session->blocked = true;
-    if (session->durable->is_fetching) {
-        return;
-    }
+/* What is to be asked for. */
+struct wanted {
     uint64_t arrivals[STORE_FETCH_MAX];
-    size_t count = 0;
-    size_t bytes = 0;
+    size_t count;
+    size_t bytes;
+};
+
+static bool wants_more(const struct wanted *wanted)
+{
+    return wanted->count < STORE_FETCH_MAX && wanted->bytes < FETCH_BYTES;
+}
+
+static void want(struct wanted *wanted, const struct slot *slot)
+{
+    wanted->arrivals[wanted->count++] = slot->arrival;
+    wanted->bytes += slot->stored_bytes;
+}
+
+/* What the session's slots want. False: behind them is one that has its message. */
+static bool want_slots(struct session *session, struct wanted *wanted)
+{
     struct walk walk = walk_of(session);
-    for (const struct slot *slot = walk_next(&walk);
-         slot != NULL && count < STORE_FETCH_MAX && bytes < FETCH_BYTES; slot = walk_next(&walk)) {
+    for (const struct slot *slot = walk_next(&walk); slot != NULL && wants_more(wanted);
+         slot = walk_next(&walk)) {
         if (slot->kind == SLOT_STORED) {
-            arrivals[count++] = slot->arrival;
-            bytes += slot->stored_bytes;
+            want(wanted, slot);
         } else if (slot->kind != SLOT_EMPTY && slot->kind != SLOT_PUBREL) {
-            break;
+            return false;
         }
     }
-    if (count != 0) {
-        session->durable->is_fetching = true;
-        store_fetch(core->store, session->number, arrivals, count);
+    return true;
+}
+
+bool durable_fetch(struct core *core, struct session *session)
+{
+    if (session->durable->is_fetching) {
+        session->blocked = true;
+        return true;
     }
+    struct wanted wanted;
+    wanted.count = 0;
+    wanted.bytes = 0;
+    const struct session_backlog *backlog = session_backlog(session);
+    if (want_slots(session, &wanted) && backlog != NULL) {
+        while (wants_more(&wanted) && backlog->run.count != 0 && session_unpack(core, session)) {
+            want(&wanted, slot_queue_last(&backlog->front));
+        }
+    }
+    if (wanted.count == 0) {
+        return false;
+    }
+    session->blocked = true;
+    session->durable->is_fetching = true;
+    store_fetch(core->store, session->number, wanted.arrivals, wanted.count);
+    return true;
 }
 
 /* Takes the Subscription Identifiers as they were stored. Without memory they are left out. */
@@ -551,8 +588,7 @@ static void distribute(struct core *core, struct session *session,
         message_release(items[next].message);
     }
     if (lost) {
-        slot_queue_compact(&session->queue, &core->pool);
-        session_queue_moved(session);
+        session_compact(core, session);
         slot_window_sweep(&session->window, &core->pool);
     }
 }
@@ -580,52 +616,102 @@ void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *
     }
 }
 
-/* The message leaves memory. False: it may not yet. */
-static bool spill_slot(const struct core *core, struct session *session, struct slot *slot)
+/* May what the slot has be in the store only? */
+static bool may_leave(const struct core *core, const struct session *session,
+                      const struct slot *slot)
 {
-    struct message *message = slot->message;
     if (slot->kind != SLOT_PUBLISH) {
         return slot->kind != SLOT_SCAN;
     }
-    if (!slot->is_stored || owner_of(session, slot) != session->number ||
-        message->ticket > core->committed || message_size(message) > UINT32_MAX) {
-        return false;
+    return slot->is_stored && owner_of(session, slot) == session->number &&
+           slot->message->ticket <= core->committed && message_size(slot->message) <= UINT32_MAX;
+}
+
+/* The message of a slot that may leave goes. */
+static void leave_memory(struct slot *slot)
+{
+    if (slot->kind != SLOT_PUBLISH) {
+        return;
     }
-    uint32_t size = (uint32_t)message_size(message);
-    if (slot->packet_id != 0) {
-        session->inflight_bytes -= size;
-    }
+    struct message *message = slot->message;
     if (slot->has_list) {
         mem_free(slot->list);
         slot->has_list = 0;
     }
     slot->kind = SLOT_STORED;
     slot->arrival = message->sequence;
-    slot->stored_bytes = size;
+    slot->stored_bytes = (uint32_t)message_size(message);
     message_release(message);
-    return true;
 }
 
-/* True when all that the session has is in the store only. */
-static bool spill_all(const struct core *core, struct session *session)
+/* True when all of the window is in the store only. */
+static bool spill_window(const struct core *core, struct session *session)
 {
     bool done = true;
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
-        done &= spill_slot(core, session, slot_window_at(&session->window, i));
-    }
-    struct slot_cursor *at = &session->durable->spilled;
-    if (at->chunk == NULL) {
-        *at = (struct slot_cursor){session->queue.head, session->queue.head_at};
-    }
-    struct slot_cursor next = *at;
-    for (struct slot *slot = slot_queue_next(&session->queue, &next); slot != NULL;
-         slot = slot_queue_next(&session->queue, &next)) {
-        if (!spill_slot(core, session, slot)) {
-            return false;
+        struct slot *slot = slot_window_at(&session->window, i);
+        if (!may_leave(core, session, slot)) {
+            done = false;
+        } else if (slot->kind == SLOT_PUBLISH) {
+            session->inflight_bytes -= message_size(slot->message);
+            leave_memory(slot);
         }
-        *at = next;
     }
     return done;
+}
+
+/* All of the backlog's front becomes entries before its others, or nothing does. */
+static bool spill_front(struct core *core, struct session *session)
+{
+    struct session_backlog *backlog = session_backlog(session);
+    struct stored_run run = {0};
+    struct slot_cursor cursor = slot_cursor_of(&backlog->front);
+    for (const struct slot *slot = slot_queue_next(&backlog->front, &cursor); slot != NULL;
+         slot = slot_queue_next(&backlog->front, &cursor)) {
+        if (!may_leave(core, session, slot) || !stored_run_push(&run, slot)) {
+            stored_run_fini(&run);
+            return false;
+        }
+    }
+    while (backlog->front.count != 0) {
+        leave_memory(slot_queue_first(&backlog->front));
+        slot_queue_pop(&backlog->front, &core->pool);
+    }
+    stored_run_prepend(&backlog->run, &run);
+    backlog->front_may_leave = false;
+    return true;
+}
+
+/* As many as may from the beginning of the queue become the last entries of the backlog. True when
+ * that is all. */
+static bool spill_queue(struct core *core, struct session *session)
+{
+    struct slot *slot = slot_queue_first(&session->queue);
+    if (slot == NULL || !may_leave(core, session, slot)) {
+        return slot == NULL;
+    }
+    struct session_backlog *backlog = session_make_backlog(session);
+    while (backlog != NULL && slot != NULL && may_leave(core, session, slot) &&
+           stored_run_push(&backlog->run, slot)) {
+        leave_memory(slot);
+        slot_queue_pop(&session->queue, &core->pool);
+        slot = slot_queue_first(&session->queue);
+    }
+    session_trim_backlog(session);
+    return slot == NULL;
+}
+
+/* True when all that the session has is in the store only. What a queue has fetched stays for its
+ * consumers. */
+static bool spill_all(struct core *core, struct session *session)
+{
+    bool done = spill_window(core, session);
+    const struct session_backlog *backlog = session_backlog(session);
+    if (backlog != NULL && backlog->front.count != 0 &&
+        (backlog->front_may_leave || queue_of_anchor(session) == NULL)) {
+        done &= spill_front(core, session);
+    }
+    return spill_queue(core, session) && done;
 }
 
 void durable_drop_qos0(struct core *core, struct session *session)
@@ -634,9 +720,9 @@ void durable_drop_qos0(struct core *core, struct session *session)
         return;
     }
     bool dropped = false;
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    struct session_cursor cursor = session_cursor_of(session);
+    for (struct slot *slot = session_next_slot(&cursor); slot != NULL;
+         slot = session_next_slot(&cursor)) {
         if (slot->kind == SLOT_PUBLISH && slot->qos == 0 && !slot->is_stored) {
             session_leave_queue(core, session, slot);
             slot_release(core, session, slot);
@@ -645,8 +731,7 @@ void durable_drop_qos0(struct core *core, struct session *session)
         }
     }
     if (dropped) {
-        slot_queue_compact(&session->queue, &core->pool);
-        session_queue_moved(session);
+        session_compact(core, session);
     }
 }
 
@@ -654,8 +739,11 @@ void durable_spill(struct core *core, struct session *session)
 {
     struct session_durable *durable = session->durable;
     if (core->store == NULL || durable == NULL || session->client != NULL ||
-        durable->on_spill_list ||
-        (session->queue.count == 0 && slot_window_count(&session->window) == 0)) {
+        durable->on_spill_list) {
+        return;
+    }
+    bool has_front = durable->backlog != NULL && durable->backlog->front.count != 0;
+    if (session->queue.count == 0 && !has_front && slot_window_count(&session->window) == 0) {
         return;
     }
     durable->on_spill_list = true;

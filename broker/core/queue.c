@@ -113,28 +113,29 @@ enum status core_queue_open(struct core *core, uint64_t now_ms, struct bytes nam
 static bool has_room(const struct core *core, const struct share_member *member)
 {
     const struct session *session = member->session;
-    if (session->client == NULL || session->blocked || session->queue.count >= QUEUE_BACKLOG) {
+    uint32_t waiting = session_waiting(session);
+    if (session->client == NULL || session->blocked || waiting >= QUEUE_BACKLOG) {
         return false;
     }
     uint32_t max = session->receive_maximum < core->options.inflight_max
                        ? session->receive_maximum
                        : core->options.inflight_max;
-    return member->qos == 0 || session->queue.count + session->quota_used < max;
+    return member->qos == 0 || waiting + session->quota_used < max;
 }
 
 /* Moves the first message that waits to `member`. False: nothing waits, or there is no memory. */
 static bool hand_out(struct core *core, struct share_member *member)
 {
     struct session *anchor = member->group->anchor->session;
-    struct slot *first = slot_queue_first(&anchor->queue);
+    struct slot *first = session_first(anchor);
     while (first != NULL && first->kind == SLOT_PUBLISH &&
            message_is_expired(first->message, core->now_ms)) {
         core->stats.expired++;
         session_pop(core, anchor);
-        first = slot_queue_first(&anchor->queue);
+        first = session_first(anchor);
     }
-    if (first != NULL && first->kind == SLOT_STORED) {
-        durable_fetch(core, anchor);
+    if (first == NULL ? session_backlog(anchor) != NULL : first->kind == SLOT_STORED) {
+        (void)!durable_fetch(core, anchor); /* without memory the next call asks again */
         return false;
     }
     struct session *session = member->session;
@@ -179,7 +180,7 @@ static struct share_member *choose(const struct core *core, struct share_group *
 void queue_dispatch(struct core *core, struct share_group *group, const struct session *except)
 {
     const struct session *anchor = group->anchor->session;
-    while (anchor->queue.count != 0 && !group->is_starved) {
+    while (session_waiting(anchor) != 0 && !group->is_starved) {
         struct share_member *member = choose(core, group, except);
         if (member == NULL) {
             group->is_starved = true;
@@ -195,10 +196,10 @@ bool queue_accept(struct core *core, struct share_group *group, struct message *
     if (session_is_full(core, anchor, message)) {
         return false;
     }
-    uint32_t before = anchor->queue.count;
+    uint32_t before = session_waiting(anchor);
     struct subscription entry = {.subscriber = anchor, .qos = 1};
     session_enqueue(core, anchor, message, &entry, group);
-    bool accepted = anchor->queue.count != before;
+    bool accepted = session_waiting(anchor) != before;
     queue_dispatch(core, group, NULL);
     return accepted;
 }
@@ -223,7 +224,7 @@ bool queue_refill(struct core *core, struct session *session)
 /* A slot that came to the front of a queue sinks to its place by order of arrival. */
 static void sink(struct slot_queue *queue)
 {
-    struct slot_cursor cursor = {queue->head, queue->head_at};
+    struct slot_cursor cursor = slot_cursor_of(queue);
     struct slot *slot = slot_queue_next(queue, &cursor);
     for (struct slot *next = slot_queue_next(queue, &cursor);
          next != NULL && slot_arrival(next) < slot_arrival(slot);
@@ -235,11 +236,33 @@ static void sink(struct slot_queue *queue)
     }
 }
 
+/* Where a slot that comes back to the queue of `anchor` belongs, by its order of arrival: NULL when
+ * there is no memory. What was in the store only and arrived before it gets a slot as well: no more
+ * than what was handed out with it. */
+static struct slot_queue *find_place(struct core *core, struct session *anchor, uint64_t arrival)
+{
+    struct session_backlog *backlog = session_backlog(anchor);
+    const struct slot *first = slot_queue_first(&anchor->queue);
+    if (backlog == NULL || (first != NULL && slot_arrival(first) < arrival)) {
+        return &anchor->queue;
+    }
+    while (backlog->run.count != 0 && stored_run_first_arrival(&backlog->run) < arrival) {
+        if (!session_unpack(core, anchor)) {
+            return NULL;
+        }
+    }
+    backlog->front_may_leave = true;
+    return &backlog->front;
+}
+
 bool queue_put_back(struct core *core, struct session *session, struct slot *slot)
 {
     bool is_from_queue = slot->is_shared && slot->group->anchor != NULL;
     struct session *to = is_from_queue ? slot->group->anchor->session : session;
-    struct slot *back = slot_queue_unshift(&to->queue, &core->pool);
+    struct slot_queue *place = is_from_queue ? find_place(core, to, slot_arrival(slot)) : NULL;
+    struct slot *back = !is_from_queue ? session_unshift(core, to)
+                        : place != NULL ? slot_queue_unshift(place, &core->pool)
+                                        : NULL;
     if (back == NULL) {
         return false;
     }
@@ -266,9 +289,8 @@ bool queue_put_back(struct core *core, struct session *session, struct slot *slo
     to->queued_bytes += size;
     core->stats.queued_bytes += size;
     if (is_from_queue) {
-        sink(&to->queue);
+        sink(place);
     }
-    session_queue_moved(to);
     durable_spill(core, to);
     return true;
 }
@@ -296,9 +318,9 @@ void queue_take_back(struct core *core, struct session *session)
         return;
     }
     struct share_group *groups = NULL;
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    struct session_cursor cursor = session_cursor_of(session);
+    for (struct slot *slot = session_next_slot(&cursor); slot != NULL;
+         slot = session_next_slot(&cursor)) {
         take_slot_back(core, session, slot, &groups);
     }
     for (uint32_t i = slot_window_count(&session->window); i != 0; i--) {
@@ -307,8 +329,7 @@ void queue_take_back(struct core *core, struct session *session)
     if (groups == NULL) {
         return;
     }
-    slot_queue_compact(&session->queue, &core->pool);
-    session_queue_moved(session);
+    session_compact(core, session);
     slot_window_sweep(&session->window, &core->pool);
     while (groups != NULL) {
         struct share_group *group = groups;

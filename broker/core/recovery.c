@@ -270,14 +270,13 @@ static enum status load_queued(struct recovery *recovery, struct session *sessio
         *inflight = (struct inflight){session, slot};
         return STATUS_OK;
     }
-    struct slot *place = slot_queue_push(&session->queue, &core->pool);
-    if (place == NULL) {
+    struct session_backlog *backlog = session_make_backlog(session);
+    if (backlog == NULL || !stored_run_push(&backlog->run, &slot)) {
         return STATUS_NO_MEMORY;
     }
-    *place = slot;
     session->queued_bytes += slot.stored_bytes;
     core->stats.queued_bytes += slot.stored_bytes;
-    count_slot(core, session, place);
+    count_slot(core, session, &slot);
     return STATUS_OK;
 }
 

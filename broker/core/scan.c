@@ -55,15 +55,14 @@ void scan_cancel(struct core *core, const struct session_subscription *subscript
     if (session->scans == 0) {
         return;
     }
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    struct session_cursor cursor = session_cursor_of(session);
+    for (struct slot *slot = session_next_slot(&cursor); slot != NULL;
+         slot = session_next_slot(&cursor)) {
         if (slot->kind == SLOT_SCAN && slot->scan->subscription == subscription) {
             slot_release(core, session, slot);
         }
     }
-    slot_queue_compact(&session->queue, &core->pool);
-    session_queue_moved(session);
+    session_compact(core, session);
 }
 
 static int compare_arrivals(const void *a, const void *b)
@@ -73,11 +72,12 @@ static int compare_arrivals(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Lists what the session has already. Of two scans that both find a message and are both
+/* Lists what the session had before the restart. Of two scans that both find a message and are both
  * interrupted only one brings it then. False: no memory. */
 static bool list_known(const struct session *session, struct retained_scan *scan)
 {
-    size_t max = (size_t)session->queue.count + slot_window_count(&session->window);
+    const struct session_backlog *backlog = session_backlog(session);
+    size_t max = slot_window_count(&session->window) + (backlog == NULL ? 0 : backlog->run.count);
     scan->known = max == 0 ? NULL : mem_alloc(max * sizeof *scan->known);
     if (scan->known == NULL) {
         return max == 0;
@@ -88,11 +88,10 @@ static bool list_known(const struct session *session, struct retained_scan *scan
             scan->known[scan->known_count++] = slot_arrival(slot);
         }
     }
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (const struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
-        if (slot->kind != SLOT_SCAN) {
-            scan->known[scan->known_count++] = slot_arrival(slot);
+    if (backlog != NULL) {
+        struct stored_cursor cursor = stored_cursor_of(&backlog->run);
+        for (struct slot slot; stored_run_next(&cursor, &slot);) {
+            scan->known[scan->known_count++] = slot.arrival;
         }
     }
     qsort(scan->known, scan->known_count, sizeof *scan->known, compare_arrivals);

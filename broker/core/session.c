@@ -289,7 +289,7 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
     if (core->changes != changes) {
         durable_hold_answer(core);
     }
-    if (session->queue.count != 0 || slot_window_count(&session->window) != 0) {
+    if (session_waiting(session) != 0 || slot_window_count(&session->window) != 0) {
         session_wake(core, session);
     }
     *out = session;

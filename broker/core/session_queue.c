@@ -69,22 +69,86 @@ void session_leave_queue(struct core *core, struct session *session, const struc
     }
 }
 
+struct session_backlog *session_make_backlog(struct session *session)
+{
+    struct session_durable *durable = session->durable;
+    if (durable->backlog == NULL) {
+        durable->backlog = mem_zalloc(sizeof *durable->backlog);
+    }
+    return durable->backlog;
+}
+
+void session_trim_backlog(struct session *session)
+{
+    const struct session_backlog *backlog = session_backlog(session);
+    if (backlog != NULL && backlog->front.count == 0 && backlog->run.count == 0) {
+        mem_free(session->durable->backlog);
+        session->durable->backlog = NULL;
+    }
+}
+
+struct slot *session_unshift(struct core *core, struct session *session)
+{
+    struct session_backlog *backlog = session_backlog(session);
+    return slot_queue_unshift(backlog == NULL ? &session->queue : &backlog->front, &core->pool);
+}
+
+bool session_unpack(struct core *core, struct session *session)
+{
+    struct session_backlog *backlog = session_backlog(session);
+    struct slot *slot = slot_queue_push(&backlog->front, &core->pool);
+    if (slot == NULL) {
+        return false;
+    }
+    stored_run_pop(&backlog->run, slot);
+    return true;
+}
+
+struct session_cursor session_cursor_of(const struct session *session)
+{
+    const struct session_backlog *backlog = session_backlog(session);
+    struct session_cursor cursor = {.queues = {backlog == NULL ? NULL : &backlog->front,
+                                               &session->queue}};
+    cursor.number = backlog == NULL;
+    cursor.at = slot_cursor_of(cursor.queues[cursor.number]);
+    return cursor;
+}
+
+struct slot *session_next_slot(struct session_cursor *cursor)
+{
+    struct slot *slot = slot_queue_next(cursor->queues[cursor->number], &cursor->at);
+    if (slot == NULL && cursor->number == 0) {
+        cursor->number = 1;
+        cursor->at = slot_cursor_of(cursor->queues[1]);
+        slot = slot_queue_next(cursor->queues[1], &cursor->at);
+    }
+    return slot;
+}
+
+void session_compact(struct core *core, struct session *session)
+{
+    struct session_backlog *backlog = session_backlog(session);
+    slot_queue_compact(&session->queue, &core->pool);
+    if (backlog != NULL) {
+        slot_queue_compact(&backlog->front, &core->pool);
+        session_trim_backlog(session);
+    }
+}
+
 void session_drop_first(struct core *core, struct session *session)
 {
-    const struct slot_queue *queue = &session->queue;
-    const struct slot_chunk *head = queue->head;
-    slot_queue_pop(&session->queue, &core->pool);
-    if (session->durable != NULL) {
-        struct slot_cursor *spilled = &session->durable->spilled;
-        if (spilled->chunk == head && (queue->head != head || spilled->at < queue->head_at)) {
-            *spilled = (struct slot_cursor){queue->head, queue->head_at};
-        }
+    struct session_backlog *backlog = session_backlog(session);
+    if (backlog == NULL) {
+        slot_queue_pop(&session->queue, &core->pool);
+    } else {
+        slot_queue_pop(&backlog->front, &core->pool);
+        session_trim_backlog(session);
     }
 }
 
 void session_pop(struct core *core, struct session *session)
 {
-    struct slot *slot = slot_queue_first(&session->queue);
+    struct slot *slot = session_first(session);
     session_leave_queue(core, session, slot);
     slot_release(core, session, slot);
     session_drop_first(core, session);
@@ -92,7 +156,15 @@ void session_pop(struct core *core, struct session *session)
 
 void session_clear_queue(struct core *core, struct session *session)
 {
-    while (session->queue.count != 0) {
+    struct session_backlog *backlog = session_backlog(session);
+    while (backlog != NULL && backlog->run.count != 0) {
+        struct slot slot;
+        stored_run_pop(&backlog->run, &slot);
+        session_leave_queue(core, session, &slot);
+        slot_release(core, session, &slot);
+    }
+    session_trim_backlog(session);
+    while (session_first(session) != NULL) {
         session_pop(core, session);
     }
 }
@@ -131,16 +203,17 @@ static bool is_over_limit(const struct core *core, const struct session *session
 {
     const struct core_options *options = &core->options;
     return (options->queued_messages_max != 0 &&
-            session->queue.count >= options->queued_messages_max) ||
-           (options->queued_bytes_max != 0 && session->queue.count != 0 &&
+            session_waiting(session) >= options->queued_messages_max) ||
+           (options->queued_bytes_max != 0 && session_waiting(session) != 0 &&
             session->queued_bytes + message_size(message) > options->queued_bytes_max);
 }
 
 bool session_is_full(struct core *core, struct session *session, const struct message *message)
 {
     while (is_over_limit(core, session, message)) {
-        const struct slot *first = slot_queue_first(&session->queue);
-        if (first->kind != SLOT_PUBLISH || !message_is_expired(first->message, core->now_ms)) {
+        const struct slot *first = session_first(session);
+        if (first == NULL || first->kind != SLOT_PUBLISH ||
+            !message_is_expired(first->message, core->now_ms)) {
             return true;
         }
         core->stats.expired++;

@@ -117,12 +117,16 @@ void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool);
 /* Takes the SLOT_EMPTY ones out. O(count). */
 void slot_queue_compact(struct slot_queue *queue, struct slot_pool *pool);
 
-/* Steps over all slots in order: start with {queue->head, queue->head_at}. */
+/* Steps over all slots in order: start with slot_cursor_of. */
 struct slot_cursor {
     struct slot_chunk *chunk;
     uint16_t at;
 };
 struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor *cursor);
+static inline struct slot_cursor slot_cursor_of(const struct slot_queue *queue)
+{
+    return (struct slot_cursor){queue->head, queue->head_at};
+}
 
 /*
  * The slots that were sent at QoS 1 or 2, in the order in which they were sent. Packet identifiers

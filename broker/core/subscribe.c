@@ -207,10 +207,10 @@ static struct share_member *choose_member(struct core *core, struct share_group 
             !session_may_read(core, session, message)) {
             continue;
         }
-        if (session->queue.count < SHARE_BACKLOG_SMALL) {
+        if (session_waiting(session) < SHARE_BACKLOG_SMALL) {
             return member;
         }
-        if (best == NULL || session->queue.count < best->session->queue.count) {
+        if (best == NULL || session_waiting(session) < session_waiting(best->session)) {
             best = member;
         }
     }
@@ -267,16 +267,15 @@ void session_hand_over_shared(struct core *core, struct session *session, bool o
         }
     }
     slot_window_sweep(&session->window, &core->pool);
-    struct slot_cursor cursor = {session->queue.head, session->queue.head_at};
-    for (struct slot *slot = slot_queue_next(&session->queue, &cursor); slot != NULL;
-         slot = slot_queue_next(&session->queue, &cursor)) {
+    struct session_cursor cursor = session_cursor_of(session);
+    for (struct slot *slot = session_next_slot(&cursor); slot != NULL;
+         slot = session_next_slot(&cursor)) {
         if (try_hand_over(core, session, slot, online_only)) {
             session_leave_queue(core, session, slot);
             slot_release(core, session, slot);
         }
     }
-    slot_queue_compact(&session->queue, &core->pool);
-    session_queue_moved(session);
+    session_compact(core, session);
 }
 
 struct subscription_key {
@@ -452,7 +451,7 @@ static bool is_within_limits(const struct core *core, const struct session *sess
     return (!is_new || options->subscriptions_max == 0 ||
             session->subscription_count < options->subscriptions_max) &&
            (!with_retained || options->queued_messages_max == 0 ||
-            session->queue.count < options->queued_messages_max);
+            session_waiting(session) < options->queued_messages_max);
 }
 
 enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct session *session,
