@@ -68,8 +68,9 @@ struct session_durable {
     struct map_node node; /* in core->durables */
     struct session *session;
     struct session_durable *next_spill; /* in core->spill_list */
-    struct session_backlog *backlog; /* NULL: all that waits is in session->queue; owned */
+    struct session_backlog *backlog;    /* NULL: all that waits is in session->queue; owned */
     uint64_t assigned_at; /* ticket by which all packet identifiers given are durable */
+    bool epoch;           /* of the identifiers given last; only they may not be durable yet */
     bool on_spill_list;
     bool is_fetching; /* an answer to store_fetch is awaited */
 };
@@ -82,7 +83,8 @@ struct session_durable {
 struct session_backlog {
     struct slot_queue front;
     struct stored_run run;
-    bool front_may_leave; /* the slots of a queue's anchor are not on their way to a consumer only */
+    bool
+        front_may_leave; /* the slots of a queue's anchor are not on their way to a consumer only */
 };
 
 /* One subscription, from the session's side. What was asked for is in the trie, or, for a shared
@@ -264,8 +266,7 @@ static inline struct session_backlog *session_backlog(const struct session *sess
 static inline uint32_t session_waiting(const struct session *session)
 {
     const struct session_backlog *backlog = session_backlog(session);
-    return session->queue.count +
-           (backlog == NULL ? 0 : backlog->front.count + backlog->run.count);
+    return session->queue.count + (backlog == NULL ? 0 : backlog->front.count + backlog->run.count);
 }
 
 /* The first slot that waits. NULL when nothing waits, or when the first is in the store only and
@@ -358,16 +359,32 @@ MUST_USE bool durable_keeps_identifier(const struct core *core, const struct ses
  * when both must be durable before anything is sent. */
 MUST_USE bool durable_is_older(const struct core *core, const struct slot *slot);
 
-/* A slot of the window has a new identifier or state. */
-void durable_update(struct core *core, struct session *session, const struct slot *slot);
+/* A slot of the window has got its packet identifier. */
+void durable_assign(struct core *core, struct session *session, struct slot *slot);
+
+/* A slot of the window has a new state: PUBREC came. */
+void durable_update(struct core *core, const struct session *session, const struct slot *slot);
 
 /* The session's window has a message that it did not get through its queue. */
 void durable_add(struct core *core, struct session *session, struct slot *slot);
 
-/* True when the message must be durable before it is delivered, or identifiers that were given, and
- * that is not so yet. */
+/* True when the message must be durable before it is delivered, and is not so yet. */
 bool durable_must_wait(const struct core *core, const struct message *message);
+
+/*
+ * Identifiers are given in epochs, each durable with one ticket, so that one bit of a slot says
+ * whether its own one is durable.
+ *
+ * assignment_pending   the last epoch's are not
+ * identifier_is_pending   the slot's is not
+ * may_assign   a new one may be given: the last epoch is durable, or this is its batch
+ * is_assigning   the latter
+ */
 bool durable_assignment_pending(const struct core *core, const struct session *session);
+bool durable_identifier_is_pending(const struct core *core, const struct session *session,
+                                   const struct slot *slot);
+bool durable_may_assign(const struct core *core, const struct session *session);
+bool durable_is_assigning(const struct core *core, const struct session *session);
 
 /* Nothing goes to the session's client before the next commit. */
 void durable_wait(struct core *core, struct session *session);

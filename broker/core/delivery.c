@@ -4,8 +4,10 @@
 
 #include "mem.h"
 
-/* Slots passed over, or retained topics looked at, in one core_next. */
-enum { NEXT_WORK_MAX = 512 };
+enum {
+    NEXT_WORK_MAX = 512, /* slots passed over, or retained topics looked at, in one core_next */
+    AHEAD_MAX = 256,     /* slots that have their identifier before they can be sent */
+};
 
 /* What a delivery points to once its slot is gone lives until the next one. */
 void core_end_loan(struct core *core)
@@ -58,69 +60,106 @@ static enum core_next fill(struct core_delivery *out, const struct slot *slot, u
     return CORE_DELIVERY;
 }
 
+/* The next slot of the window that was not sent on this connection, or NULL. */
+static struct slot *first_unsent(struct core *core, uint64_t now_ms, struct session *session)
+{
+    struct slot_window *window = &session->window;
+    while (window->sent < slot_window_count(window)) {
+        struct slot *slot = slot_window_at(window, window->sent);
+        if (slot->kind == SLOT_PUBLISH && !slot->sent_before &&
+            message_is_expired(slot->message, now_ms)) {
+            core->stats.expired++; /* it was not begun [MQTT-3.3.2-5] */
+            slot_release(core, session, slot);
+            slot_window_finish(window, &core->pool, slot);
+        } else if (slot->kind == SLOT_EMPTY) {
+            window->sent++;
+        } else {
+            return slot;
+        }
+    }
+    return NULL;
+}
+
 /* What was in flight when the client went away, oldest first, with its old identifiers
- * [MQTT-4.4.0-1]; and what waited for its identifier to be durable. */
+ * [MQTT-4.4.0-1]; and what waited for its identifier to be durable, or for an acknowledgement. */
 static enum core_next next_resend(struct core *core, uint64_t now_ms, struct session *session,
                                   struct core_delivery *out)
 {
-    struct slot_window *window = &session->window;
-    for (; window->sent < slot_window_count(window); window->sent++) {
-        struct slot *slot = slot_window_at(window, window->sent);
-        if (slot->kind == SLOT_PUBREL) {
-            window->sent++;
-            *out = (struct core_delivery){.packet_id = slot->packet_id, .qos = 2};
-            return CORE_DELIVERY;
-        }
-        if (slot->kind == SLOT_EMPTY) {
-            continue;
-        }
-        if (!slot->in_quota && quota_is_used_up(core, session)) {
-            session->blocked = true;
-            break;
-        }
-        if (durable_assignment_pending(core, session)) {
-            durable_wait(core, session);
-            break;
-        }
-        if (slot->kind == SLOT_STORED) {
-            (void)!durable_fetch(core, session); /* cannot fail: this one has a slot */
-            break;
-        }
-        window->sent++;
-        session->quota_used = (uint16_t)(session->quota_used + !slot->in_quota);
-        slot->in_quota = 1;
-        core->stats.delivered += !slot->sent_before;
-        (void)fill(out, slot, now_ms);
-        slot->sent_before = 1;
+    struct slot *slot = first_unsent(core, now_ms, session);
+    if (slot == NULL) {
+        return CORE_NOTHING;
+    }
+    if (slot->kind == SLOT_PUBREL) {
+        session->window.sent++;
+        *out = (struct core_delivery){.packet_id = slot->packet_id, .qos = 2};
         return CORE_DELIVERY;
     }
-    return CORE_NOTHING;
+    if (!slot->in_quota && quota_is_used_up(core, session)) {
+        return CORE_NOTHING;
+    }
+    if (durable_identifier_is_pending(core, session, slot)) {
+        durable_wait(core, session);
+        return CORE_NOTHING;
+    }
+    if (slot->kind == SLOT_STORED) {
+        (void)!durable_fetch(core, session); /* cannot fail: this one has a slot */
+        return CORE_NOTHING;
+    }
+    session->window.sent++;
+    session->quota_used = (uint16_t)(session->quota_used + !slot->in_quota);
+    slot->in_quota = 1;
+    core->stats.delivered += !slot->sent_before;
+    (void)fill(out, slot, now_ms);
+    slot->sent_before = 1;
+    return CORE_DELIVERY;
 }
 
-/* Slots of the window that were not sent yet: they wait for their identifiers to be durable. */
-static bool has_unsent(const struct session *session)
+static uint32_t count_unsent(const struct session *session)
 {
-    return session->window.sent < slot_window_count(&session->window);
+    return slot_window_count(&session->window) - session->window.sent;
 }
 
-/* Moves a slot's content into the window under a new packet identifier; sent now unless
- * `is_held` or others before it are not sent yet. NULL: it must wait, or there is no memory. */
+/* Nothing more can be done before an acknowledgement or a commit comes. */
+static void hold(struct core *core, struct session *session)
+{
+    if (durable_assignment_pending(core, session)) {
+        durable_wait(core, session);
+    } else {
+        session->blocked = true;
+    }
+}
+
+/*
+ * May a stored message get an identifier before it can be sent? The sooner it has one, the sooner
+ * it is durable and need not be waited for. They are given in groups, so that what is sent and what
+ * is being written overlap.
+ */
+static bool may_go_ahead(const struct core *core, const struct session *session)
+{
+    size_t bytes_max = core->options.inflight_bytes_max;
+    uint32_t max = durable_is_assigning(core, session) ? AHEAD_MAX : AHEAD_MAX / 2;
+    return count_unsent(session) < max && !slot_window_is_full(&session->window) &&
+           (bytes_max == 0 || session->inflight_bytes < bytes_max) &&
+           durable_may_assign(core, session);
+}
+
+/* Moves a slot's content into the window under a new packet identifier, to be sent now or, when
+ * `is_held`, later. NULL: there is no room, or no memory. */
 static struct slot *put_in_window(struct core *core, struct session *session,
                                   const struct slot *slot, bool is_held)
 {
-    if (window_is_used_up(core, session)) {
+    if (!is_held && window_is_used_up(core, session)) {
         session->blocked = true;
         return NULL;
     }
-    struct slot *sent =
-        slot_window_add(&session->window, &core->pool, slot, !is_held && !has_unsent(session));
-    if (sent == NULL) {
+    struct slot *put = slot_window_add(&session->window, &core->pool, slot, !is_held);
+    if (put == NULL) {
         return NULL;
     }
-    sent->in_quota = 1;
-    session->quota_used++;
+    put->in_quota = !is_held;
+    session->quota_used = (uint16_t)(session->quota_used + !is_held);
     session->inflight_bytes += message_size(slot->message);
-    return sent;
+    return put;
 }
 
 /* The first slot of what waits, or of what a scan has found, is gone; its references were moved or
@@ -144,6 +183,24 @@ static void pop(struct core *core, struct session *session, struct slot_queue *f
     }
 }
 
+enum way { WAY_NOW, WAY_HELD, WAY_WAITS };
+
+/* How the first slot that waits goes: at once, into the window until it can be sent, or not yet. */
+static enum way choose_way(const struct core *core, const struct session *session,
+                           const struct slot *slot)
+{
+    bool must_wait = count_unsent(session) != 0 || durable_must_wait(core, slot->message);
+    if (!durable_keeps_identifier(core, session, slot)) {
+        return must_wait ? WAY_WAITS : WAY_NOW;
+    }
+    bool is_full = quota_is_used_up(core, session);
+    if (!must_wait && !is_full && !durable_is_older(core, slot)) {
+        return WAY_NOW;
+    }
+    /* What is shared is not taken before it can be sent: another member may be quicker. */
+    return may_go_ahead(core, session) && !(slot->is_shared && is_full) ? WAY_HELD : WAY_WAITS;
+}
+
 /* The first slot that waits, or that a scan has found, goes out, or, when it is stored, into the
  * window until its identifier is durable: a crash must not give it another one. */
 static enum core_next next_publish(struct core *core, uint64_t now_ms, struct session *session,
@@ -155,11 +212,13 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
         pop(core, session, found);
         return CORE_AGAIN;
     }
-    bool must_wait = has_unsent(session) || durable_must_wait(core, slot->message);
-    bool is_held = durable_keeps_identifier(core, session, slot) &&
-                   (must_wait || durable_is_older(core, slot));
-    if (must_wait && !is_held) {
-        durable_wait(core, session);
+    enum way way = choose_way(core, session, slot);
+    if (way == WAY_WAITS) {
+        if (durable_must_wait(core, slot->message)) {
+            durable_wait(core, session);
+        } else {
+            hold(core, session);
+        }
         return CORE_AGAIN;
     }
     if (slot->qos == 0) {
@@ -172,8 +231,8 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
         }
         pop(core, session, found);
     } else {
-        struct slot *sent = put_in_window(core, session, slot, is_held);
-        if (sent == NULL) {
+        struct slot *put = put_in_window(core, session, slot, way == WAY_HELD);
+        if (put == NULL) {
             return CORE_AGAIN;
         }
         if (found == NULL) {
@@ -181,12 +240,12 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
         }
         slot->kind = SLOT_EMPTY; /* its references moved */
         drop_first(core, session, found);
-        durable_update(core, session, sent);
-        if (is_held) {
+        durable_assign(core, session, put);
+        if (way == WAY_HELD) {
             return CORE_AGAIN;
         }
-        (void)fill(out, sent, now_ms);
-        sent->sent_before = 1;
+        (void)fill(out, put, now_ms);
+        put->sent_before = 1;
     }
     core->stats.delivered++;
     return CORE_DELIVERY;
@@ -198,21 +257,22 @@ static enum core_next send_retained(struct core *core, uint64_t now_ms, struct s
                                     struct slot *slot, struct core_delivery *out)
 {
     bool is_durable = scan_store(session, slot);
-    struct slot *sent = put_in_window(core, session, slot, is_durable);
-    if (sent == NULL) {
+    bool is_held = is_durable || count_unsent(session) != 0 || window_is_used_up(core, session);
+    struct slot *put = put_in_window(core, session, slot, is_held);
+    if (put == NULL) {
         message_release(slot->message);
         core->stats.dropped++;
         return CORE_AGAIN;
     }
     core->stats.queued_messages++;
     if (is_durable) {
-        durable_add(core, session, sent);
+        durable_add(core, session, put);
     }
-    if (has_unsent(session)) {
+    if (is_held) {
         return CORE_AGAIN;
     }
-    (void)fill(out, sent, now_ms);
-    sent->sent_before = 1;
+    (void)fill(out, put, now_ms);
+    put->sent_before = 1;
     core->stats.delivered++;
     return CORE_DELIVERY;
 }
@@ -238,8 +298,10 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
     if (scan->is_gathered || scan_gathers(core, session, scan)) {
         return next_gathered(core, now_ms, session, scan, out);
     }
-    if (scan->qos != 0 && window_is_used_up(core, session)) {
-        session->blocked = true;
+    bool has_room =
+        session->durable == NULL ? !window_is_used_up(core, session) : may_go_ahead(core, session);
+    if (scan->qos != 0 && !has_room) {
+        hold(core, session);
         return CORE_AGAIN;
     }
     struct slot slot;
@@ -272,15 +334,20 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
     enum core_next next = CORE_AGAIN;
     for (unsigned work = 0; next == CORE_AGAIN && work < NEXT_WORK_MAX; work++) {
         const struct slot *slot = session_first(session);
-        bool is_stored = slot == NULL ? session_backlog(session) != NULL : slot->kind == SLOT_STORED;
+        bool is_stored =
+            slot == NULL ? session_backlog(session) != NULL : slot->kind == SLOT_STORED;
         if (slot == NULL && !is_stored && queue_refill(core, session)) {
             slot = session_first(session);
         }
-        if (!session->blocked && is_stored && !durable_fetch(core, session)) {
-            return CORE_AGAIN;
+        if (!session->blocked && is_stored) {
+            if (count_unsent(session) != 0 && !may_go_ahead(core, session)) {
+                hold(core, session);
+            } else if (!durable_fetch(core, session)) {
+                return CORE_AGAIN;
+            }
         }
         if (slot == NULL || session->blocked) {
-            if (has_unsent(session) && durable_assignment_pending(core, session)) {
+            if (count_unsent(session) != 0 && durable_assignment_pending(core, session)) {
                 durable_wait(core, session);
             }
             session->output_pending = false;
@@ -300,7 +367,8 @@ void session_go_on(struct core *core, struct session *session)
 {
     session->blocked = false;
     (void)queue_refill(core, session);
-    if (session_waiting(session) != 0 || session->window.sent < slot_window_count(&session->window)) {
+    if (session_waiting(session) != 0 ||
+        session->window.sent < slot_window_count(&session->window)) {
         session_wake(core, session);
     }
 }

@@ -359,22 +359,43 @@ bool durable_is_older(const struct core *core, const struct slot *slot)
     return slot->qos == 2 || slot->message->ticket != store_ticket(core->store);
 }
 
-void durable_update(struct core *core, struct session *session, const struct slot *slot)
+/* The slot's identifier becomes durable with the change made last. */
+static void enter_epoch(const struct core *core, struct session *session, struct slot *slot)
+{
+    struct session_durable *durable = session->durable;
+    if (durable->assigned_at <= core->committed) {
+        durable->epoch = !durable->epoch;
+    }
+    slot->epoch = durable->epoch;
+    durable->assigned_at = core->changed;
+}
+
+void durable_update(struct core *core, const struct session *session, const struct slot *slot)
 {
     if (durable_keeps_identifier(core, session, slot)) {
         store_update(changing(core), slot_arrival(slot), role_of(slot), session->number,
                      slot->packet_id, slot->kind == SLOT_PUBREL ? STORE_RELEASED : STORE_WAITING);
-        session->durable->assigned_at = core->changed;
+    }
+}
+
+void durable_assign(struct core *core, struct session *session, struct slot *slot)
+{
+    if (durable_keeps_identifier(core, session, slot)) {
+        durable_update(core, session, slot);
+        enter_epoch(core, session, slot);
     }
 }
 
 void durable_add(struct core *core, struct session *session, struct slot *slot)
 {
-    if (core->store != NULL) {
-        struct store_recipient recipient = recipient_of(session, slot);
-        store_add(changing(core), slot_arrival(slot), &recipient);
-        slot->is_stored = 1;
-        session->durable->assigned_at = core->changed;
+    if (core->store == NULL) {
+        return;
+    }
+    struct store_recipient recipient = recipient_of(session, slot);
+    store_add(changing(core), slot_arrival(slot), &recipient);
+    slot->is_stored = 1;
+    if (slot->packet_id != 0) {
+        enter_epoch(core, session, slot);
     }
 }
 
@@ -387,6 +408,23 @@ bool durable_assignment_pending(const struct core *core, const struct session *s
 {
     return core->store != NULL && session->durable != NULL &&
            session->durable->assigned_at > core->committed;
+}
+
+bool durable_identifier_is_pending(const struct core *core, const struct session *session,
+                                   const struct slot *slot)
+{
+    return durable_assignment_pending(core, session) && slot->epoch == session->durable->epoch;
+}
+
+bool durable_is_assigning(const struct core *core, const struct session *session)
+{
+    return durable_assignment_pending(core, session) &&
+           session->durable->assigned_at == store_ticket(core->store);
+}
+
+bool durable_may_assign(const struct core *core, const struct session *session)
+{
+    return !durable_assignment_pending(core, session) || durable_is_assigning(core, session);
 }
 
 void durable_wait(struct core *core, struct session *session)
@@ -461,7 +499,7 @@ static bool want_slots(struct session *session, struct wanted *wanted)
          slot = walk_next(&walk)) {
         if (slot->kind == SLOT_STORED) {
             want(wanted, slot);
-        } else if (slot->kind != SLOT_EMPTY && slot->kind != SLOT_PUBREL) {
+        } else if (slot->packet_id == 0 && slot->kind != SLOT_EMPTY) {
             return false;
         }
     }

@@ -260,7 +260,7 @@ bool queue_put_back(struct core *core, struct session *session, struct slot *slo
     bool is_from_queue = slot->is_shared && slot->group->anchor != NULL;
     struct session *to = is_from_queue ? slot->group->anchor->session : session;
     struct slot_queue *place = is_from_queue ? find_place(core, to, slot_arrival(slot)) : NULL;
-    struct slot *back = !is_from_queue ? session_unshift(core, to)
+    struct slot *back = !is_from_queue  ? session_unshift(core, to)
                         : place != NULL ? slot_queue_unshift(place, &core->pool)
                                         : NULL;
     if (back == NULL) {

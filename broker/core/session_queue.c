@@ -107,8 +107,8 @@ bool session_unpack(struct core *core, struct session *session)
 struct session_cursor session_cursor_of(const struct session *session)
 {
     const struct session_backlog *backlog = session_backlog(session);
-    struct session_cursor cursor = {.queues = {backlog == NULL ? NULL : &backlog->front,
-                                               &session->queue}};
+    struct session_cursor cursor = {
+        .queues = {backlog == NULL ? NULL : &backlog->front, &session->queue}};
     cursor.number = backlog == NULL;
     cursor.at = slot_cursor_of(cursor.queues[cursor.number]);
     return cursor;

@@ -53,7 +53,8 @@ struct slot {
         uint32_t stored_bytes; /* SLOT_STORED: what the message takes in memory */
     };
     uint16_t packet_id;    /* in the window only */
-    uint8_t kind : 6;      /* enum slot_kind */
+    uint8_t kind : 5;      /* enum slot_kind */
+    uint8_t epoch : 1;     /* that of its session when packet_id was given (durable_assign) */
     uint8_t is_stored : 1; /* the store knows that the message is on its way to the session */
     uint8_t is_second : 1; /* it may be on its way twice: there it is STORE_SECOND */
     uint8_t qos : 2;

@@ -6,8 +6,8 @@
 
 /*
  * An entry: one byte of flags, the arrival less the one before as a number of 7-bit groups, lowest
- * first (one that came earlier wraps round and takes ten bytes), then, as the flags say, the size in
- * bytes, coded alike, and the pointer to the group.
+ * first (one that came earlier wraps round and takes ten bytes), then, as the flags say, the size
+ * in bytes, coded alike, and the pointer to the group.
  */
 enum {
     ENTRY_QOS = 0x03,

@@ -32,9 +32,10 @@ struct stored_run {
 };
 
 /*
- * Appends what `slot`, a SLOT_STORED or a stored SLOT_PUBLISH without a packet identifier, says: its
- * arrival and slot_bytes, qos, retain, is_second, returned, group. The reference to the group goes
- * to the run. False: there is no memory, nothing has changed. Requires: slot_bytes fits 32 bits.
+ * Appends what `slot`, a SLOT_STORED or a stored SLOT_PUBLISH without a packet identifier, says:
+ * its arrival and slot_bytes, qos, retain, is_second, returned, group. The reference to the group
+ * goes to the run. False: there is no memory, nothing has changed. Requires: slot_bytes fits 32
+ * bits.
  */
 MUST_USE bool stored_run_push(struct stored_run *run, const struct slot *slot);
 
