@@ -1,7 +1,11 @@
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "load.h"
+#include "turns.h"
 
 /* A pair that has nothing to do with the durable messages sends one so often. */
 #define PROBE_INTERVAL_NS MILLISECOND_NS
@@ -225,6 +229,29 @@ static void connect_all(struct durable *durable)
     net_connect_all(durable->probe, 2, 2);
 }
 
+static volatile struct turns *map_turns(const char *path)
+{
+    static struct turns none;
+    int fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return &none;
+    }
+    void *mapped = mmap(NULL, sizeof none, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    return mapped == MAP_FAILED ? &none : mapped;
+}
+
+/* Nothing when the broker does not keep them. */
+static void report_turns(const volatile struct turns *turns)
+{
+    if (turns->count != 0) {
+        report_count("turns", turns->count);
+        report_number("turn_max_us", (double)turns->longest_ns / 1000.0);
+        report_number("turn_max_cpu_us", (double)turns->longest_cpu_ns / 1000.0);
+        report_number("turn_busiest_us", (double)turns->busiest_cpu_ns / 1000.0);
+    }
+}
+
 static void durable_fini(struct durable *durable)
 {
     for (size_t i = 0; i < durable->options->clients; i++) {
@@ -261,6 +288,8 @@ void scenario_durable(const struct load_options *options)
     run(&durable, options->warmup_ms);
 
     durable.recording = true;
+    volatile struct turns *turns = map_turns(options->turns);
+    *turns = (struct turns){0};
     uint64_t resident = process_resident_bytes((pid_t)options->pid);
     uint64_t cpu = process_cpu_ns((pid_t)options->pid);
     uint64_t own = own_cpu_ns();
@@ -280,6 +309,8 @@ void scenario_durable(const struct load_options *options)
     report_number("generator_us", (double)(own_cpu_ns() - own) / 1000.0 / count);
     report_latency("", &durable.latency);
     report_latency("stall_", &durable.stall);
+    report_turns(turns);
+    report_count("messages", durable.acknowledged);
     report_number("bytes_each",
                   ((double)process_resident_bytes((pid_t)options->pid) - (double)resident) / count);
     report_count("lost_clients", durable.net.lost_clients);

@@ -53,7 +53,7 @@ struct raw_options {
     const char *frames;
 };
 
-#define OPTION_ROWS 28
+#define OPTION_ROWS 29
 
 static void option_rows(struct raw_options *raw, struct option_row rows[OPTION_ROWS])
 {
@@ -66,6 +66,7 @@ static void option_rows(struct raw_options *raw, struct option_row rows[OPTION_R
         {"frames", OPTION_TEXT, &raw->frames, "packet or write: what a WebSocket frame holds"},
         {"mqtt", OPTION_NUMBER, &raw->version, "4 for 3.1.1, 5"},
         {"pid", OPTION_NUMBER, &load->pid, "broker whose CPU and memory are measured"},
+        {"turns", OPTION_TEXT, &load->turns, "file that turns_shim keeps in the broker"},
         {"cpu", OPTION_NUMBER, &raw->cpu, "run on this CPU only"},
         {"qos", OPTION_NUMBER, &load->qos, ""},
         {"payload", OPTION_NUMBER, &load->payload_bytes, "bytes, 12 or more"},

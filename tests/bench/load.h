@@ -12,7 +12,8 @@
 struct load_options {
     struct net_options net;
     const char *scenario;
-    uint64_t pid; /* the broker's, 0 when it is not on this machine */
+    const char *turns; /* where the broker's turns are kept (turns.h), NULL: nowhere */
+    uint64_t pid;      /* the broker's, 0 when it is not on this machine */
     uint64_t qos;
     uint64_t payload_bytes;
     uint64_t publishers;
