@@ -30,6 +30,7 @@ struct listener;
 
 enum {
     CONNECTION_READ_BYTES = 64 * 1024, /* a connection's share of a turn, and of one on_bytes */
+    LOOP_READ_BYTES = 256 * 1024, /* of all connections in a turn, and at most one share more */
     CONNECTION_UNSENT_PAUSE =
         256 * 1024,                /* a peer that leaves more than this unread is not read from */
     CONNECTION_ADDRESS_BYTES = 64, /* room for any peer address text */

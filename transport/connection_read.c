@@ -15,6 +15,21 @@ struct ws_feed {
     char reason[WS_CONTROL_MAX + 1];
 };
 
+/* A turn reads so much from all connections together, so that it ends soon. The kernel reports
+ * readable connections in the same order each time; those that were left over come first in the
+ * next turn, by passing over as many as stood before them. */
+static bool takes_turn(struct transport_loop *loop)
+{
+    uint32_t reader = loop->turn_readers++;
+    if (loop->turn_bytes < LOOP_READ_BYTES) {
+        return reader >= loop->readers_passed;
+    }
+    if (loop->first_unread == 0) {
+        loop->first_unread = reader;
+    }
+    return false;
+}
+
 /*
  * One read in a turn, so that no connection keeps the others waiting. libuv would go on until the
  * socket is empty; without a buffer it leaves off, and the kernel reports the rest in the next
@@ -25,12 +40,11 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     const struct connection *connection = (const struct connection *)handle;
     struct transport_loop *loop = connection_loop(connection);
     (void)suggested;
-    if (loop->reader == connection) {
-        *buf = uv_buf_init(NULL, 0);
-    } else {
-        loop->reader = connection;
+    *buf = uv_buf_init(NULL, 0);
+    if (loop->reader != connection && takes_turn(loop)) {
         *buf = uv_buf_init((char *)loop->read_buffer, CONNECTION_READ_BYTES);
     }
+    loop->reader = connection;
 }
 
 static bool may_deliver(const struct connection *connection)
@@ -521,6 +535,7 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
         }
         return;
     }
+    connection_loop(connection)->turn_bytes += (size_t)len;
     loop_count(&connection_loop(connection)->statistics.bytes_received, (uint64_t)len);
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
     if (connection->user != NULL && connection_handler_of(connection)->on_inbound != NULL) {

@@ -106,6 +106,9 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct transport_loop *loop = prepare->data;
     loop->reader = NULL;
+    loop->readers_passed = loop->first_unread;
+    loop->first_unread = loop->turn_readers = 0;
+    loop->turn_bytes = 0;
     end_turn(loop); /* what timers and the server's own handles have queued */
     if (!timer_is_armed(&loop->tls_sweep) && tls_buffers_have_idle_work(&loop->tls)) {
         arm_tls_sweep(loop, TLS_IDLE_SWEEP_MS);

@@ -36,6 +36,11 @@ struct transport_loop {
     struct listener *listeners;
     struct connection *flush_first, **flush_last; /* linked by next_flush */
     const struct connection *reader; /* the last that has read in this turn; never looked into */
+    size_t turn_bytes;     /* read in this turn: from LOOP_READ_BYTES on nobody reads any more */
+    uint32_t turn_readers; /* connections that had something to read in this turn */
+    uint32_t first_unread; /* the number of the first that found nothing left; 0: none did */
+    uint32_t
+        readers_passed; /* that many come behind the others, who were left over the last time */
 
     struct transport_statistics statistics; /* changed with loop_count */
     struct transport_loop *const *joined;   /* all that share clients, this one too; NULL: alone */

@@ -299,6 +299,94 @@ static void one_reader_does_not_starve_the_others(void **state)
     close(fd);
 }
 
+enum { CROWD = 16 };
+
+struct crowd {
+    uint64_t bytes[CROWD]; /* each is the user of a connection */
+    size_t count;
+};
+
+static void *open_one_of_crowd(void *ctx, struct connection *connection,
+                               const struct connection_info *info)
+{
+    struct crowd *crowd = ctx;
+    (void)connection;
+    (void)info;
+    return &crowd->bytes[crowd->count++];
+}
+
+static void count_bytes(void *user, struct bytes bytes)
+{
+    *(uint64_t *)user += bytes.len;
+}
+
+static void ignore_close(void *user, const struct connection_end *end)
+{
+    (void)user;
+    (void)end;
+}
+
+static void put_nothing(void *user, struct output *output)
+{
+    (void)user;
+    (void)output;
+}
+
+static uint64_t sum_of(const struct crowd *crowd)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < CROWD; i++) {
+        sum += crowd->bytes[i];
+    }
+    return sum;
+}
+
+static void connect_crowd(struct fixture *f, struct crowd *crowd, int *fds)
+{
+    char error[256] = "";
+    struct listener_options options = listener_options_default();
+    options.host = "127.0.0.1";
+    options.ctx = crowd;
+    options.handler.open = open_one_of_crowd;
+    options.handler.on_bytes = count_bytes;
+    options.handler.on_output = put_nothing;
+    options.handler.on_close = ignore_close;
+    listener_close(f->listener);
+    assert_int_equal(listener_create(f->loop, &options, &f->listener, error, sizeof error),
+                     STATUS_OK);
+    for (size_t i = 0; i < CROWD; i++) {
+        fds[i] = client_connect(f);
+        client_send(fds[i], "\x10hello");
+    }
+    RUN_UNTIL(f, crowd->count == CROWD);
+}
+
+/* All of them always have more than a turn takes. */
+static void a_turn_is_short_and_nobody_is_left_out(void **state)
+{
+    struct fixture *f = *state;
+    static char big[1 << 16];
+    static struct crowd crowd; /* its connections end behind the test */
+    crowd = (struct crowd){.count = 0};
+    int fds[CROWD];
+    connect_crowd(f, &crowd, fds);
+    for (int turns = 0; turns < 400; turns++) {
+        for (size_t i = 0; i < CROWD; i++) {
+            while (send(fds[i], big, sizeof big, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+            }
+        }
+        uint64_t before = sum_of(&crowd);
+        turn(f);
+        assert_true(sum_of(&crowd) - before < LOOP_READ_BYTES + CONNECTION_READ_BYTES);
+    }
+    uint64_t fair = sum_of(&crowd) / CROWD;
+    assert_true(fair > (uint64_t)8 * CONNECTION_READ_BYTES);
+    for (size_t i = 0; i < CROWD; i++) {
+        assert_in_range(crowd.bytes[i], fair / 2, fair * 2);
+        close(fds[i]);
+    }
+}
+
 static void idle_connection_is_small(void **state)
 {
     struct fixture *f = *state;
@@ -660,6 +748,7 @@ int main(void)
         TEST(destroy_ends_everything),
         TEST(close_all),
         TEST(one_reader_does_not_starve_the_others),
+        TEST(a_turn_is_short_and_nobody_is_left_out),
         TEST(idle_connection_is_small),
         TEST(every_allocation_may_fail),
         TEST(listener_says_why_not),
