@@ -18,7 +18,7 @@ struct sessions {
     struct net net;
     uint64_t received;
     uint64_t acknowledged;
-    struct client **ready; /* storm: clients to be closed after the turn */
+    struct client **ready; /* clients to be closed after the turn */
     size_t ready_count;
 };
 
@@ -52,7 +52,7 @@ static void on_acknowledged(void *context, struct client *client)
     ((struct sessions *)context)->acknowledged++;
 }
 
-static void on_storm_ready(void *context, struct client *client)
+static void on_ready(void *context, struct client *client)
 {
     struct sessions *sessions = context;
     sessions->ready[sessions->ready_count++] = client;
@@ -63,7 +63,7 @@ static void sessions_init(struct sessions *sessions, const struct load_options *
     struct net_handlers handlers = {
         .on_delivery = on_delivery,
         .on_acknowledged = on_acknowledged,
-        .on_ready = storm ? on_storm_ready : NULL,
+        .on_ready = storm ? on_ready : NULL,
     };
     memset(sessions, 0, sizeof *sessions);
     sessions->options = options;
@@ -341,25 +341,48 @@ static size_t session_topic(char *to, size_t size, uint64_t number, uint64_t ses
     return text(to, size, "bench/offline/%06llu", (unsigned long long)(number % sessions));
 }
 
-/* Sessions with a subscription each, `SESSIONS_AT_ONCE` connected at a time. */
-static void connect_sessions(struct client *clients, const struct load_options *options)
+/* Disconnects every client that got its SUBACK in this turn: its session has the subscription from
+ * here on. Returns how many. */
+static uint64_t leave_ready(struct sessions *sessions)
+{
+    net_turn(&sessions->net, 100 * MILLISECOND_NS);
+    size_t count = sessions->ready_count;
+    sessions->ready_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        client_disconnect(sessions->ready[i]);
+        buffer_fini(&sessions->ready[i]->setup);
+    }
+    return count;
+}
+
+/* Sessions with a subscription each. A broker that syncs before CONNACK and SUBACK does so for many
+ * at once, so SESSIONS_AT_ONCE are under way all the time. */
+static void connect_sessions(struct sessions *sessions, struct client *clients)
 {
     char topic[64];
-    for (uint32_t first = 0; first < options->clients; first += SESSIONS_AT_ONCE) {
-        size_t left = options->clients - first;
-        size_t count = left < SESSIONS_AT_ONCE ? left : SESSIONS_AT_ONCE;
-        for (uint32_t i = first; i < first + count; i++) {
-            clients[i].persistent = true;
-            (void)session_topic(topic, sizeof topic, i, options->clients);
-            client_subscribe_one(&clients[i], topic, 1);
+    uint64_t count = sessions->options->clients;
+    uint64_t started = 0;
+    uint64_t done = 0;
+    uint64_t progress_ns = clock_ns();
+    sessions->ready = must_alloc(SESSIONS_AT_ONCE, sizeof(struct client *));
+    sessions->net.handlers.on_ready = on_ready;
+    while (done < count) {
+        for (; started < count && started - done < SESSIONS_AT_ONCE; started++) {
+            clients[started].persistent = true;
+            (void)session_topic(topic, sizeof topic, started, count);
+            client_subscribe_one(&clients[started], topic, 1);
+            client_connect(&clients[started]);
         }
-        net_connect_all(clients + first, count, options->concurrency);
-        for (size_t i = first; i < first + count; i++) {
-            client_disconnect(&clients[i]);
-            /* The session has the subscription from here on. */
-            buffer_fini(&clients[i].setup);
+        uint64_t left = leave_ready(sessions);
+        done += left;
+        progress_ns = left != 0 ? clock_ns() : progress_ns;
+        if (sessions->net.lost_clients != 0 || clock_ns() - progress_ns > 4 * PATIENCE_NS) {
+            die("%llu of %llu sessions were made", (unsigned long long)done,
+                (unsigned long long)count);
         }
     }
+    sessions->net.handlers.on_ready = NULL;
+    free(sessions->ready);
 }
 
 static void queue_messages(struct sessions *sessions, struct client *publishers)
@@ -397,7 +420,7 @@ void scenario_offline(const struct load_options *options)
     for (uint32_t i = 0; i < count; i++) {
         client_init(&clients[i], &sessions.net, i);
     }
-    connect_sessions(clients, options);
+    connect_sessions(&sessions, clients);
     net_connect_all(publishers, options->publishers, options->concurrency);
     net_run(&sessions.net, 100 * MILLISECOND_NS);
     uint64_t resident = process_resident_bytes(broker(&sessions));
@@ -448,7 +471,7 @@ void scenario_fill(const struct load_options *options)
         client_init(&clients[i], &sessions.net, i);
     }
     uint64_t start = clock_ns();
-    connect_sessions(clients, options);
+    connect_sessions(&sessions, clients);
     uint64_t connected = clock_ns();
     net_connect_all(publishers, options->publishers, options->concurrency);
     queue_messages(&sessions, publishers);
