@@ -4,11 +4,10 @@
     bench.py --build-dir build [--repeat 2] [--floor PATH] [--json FILE] [--markdown FILE] [SCENARIO...]
 
 A SCENARIO is a name, a section or a pattern of names ("pairs*", "tls", "idle-ws", "*" for all); without any a few that
-stand for the others run once each. Every broker is started anew for every run, on CPU 0, with the generator on CPU 1; each scenario visits
-all brokers before it repeats, so that a machine that slows down slows down everybody. Figures are medians of the
-repeats, except for lost messages, of which the worst run counts.
+stand for the others run once each. Every broker is started anew for every run, on CPU 0, with the generator on CPU 1;
+each scenario visits all brokers before it repeats, so that a machine that slows down slows down everybody. Figures are
+medians of the repeats, except for lost messages, of which the worst run counts.
 """
-
 
 import argparse
 import fnmatch

@@ -168,7 +168,8 @@ class Nats(Broker):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write(f"jetstream {{ {line} }}\n")
             file.flush()
-            return subprocess.run([self.binary, "-t", "-c", file.name], capture_output=True, check=False).returncode == 0
+            test = subprocess.run([self.binary, "-t", "-c", file.name], capture_output=True, check=False)
+        return test.returncode == 0
 
     def can(self, scenario):
         return (scenario.persistence and not scenario.restart and "--rate" not in scenario.arguments

@@ -167,6 +167,19 @@ static void run(struct durable *durable, uint64_t duration_ms)
     }
 }
 
+/* What the warm-up has left at a fixed rate is not to count as the measured phase's. */
+static void drain(struct durable *durable)
+{
+    uint64_t sent = 0;
+    for (size_t i = 0; i < durable->options->publishers; i++) {
+        sent += durable->publishers[i].sent;
+    }
+    uint64_t end = clock_ns() + PATIENCE_NS;
+    while (durable->acknowledged < sent && clock_ns() < end) {
+        net_turn(&durable->net, PROBE_INTERVAL_NS);
+    }
+}
+
 static void publisher_init(struct durable *durable, size_t number)
 {
     struct durable_publisher *publisher = &durable->publishers[number];
@@ -286,11 +299,15 @@ void scenario_durable(const struct load_options *options)
     durable.publishers = must_alloc(options->publishers, sizeof *durable.publishers);
     connect_all(&durable);
     run(&durable, options->warmup_ms);
+    if (options->rate != 0) {
+        drain(&durable);
+    }
 
     durable.recording = true;
     volatile struct turns *turns = map_turns(options->turns);
     *turns = (struct turns){0};
     uint64_t resident = process_resident_bytes((pid_t)options->pid);
+    uint64_t anonymous = process_anonymous_bytes((pid_t)options->pid);
     uint64_t cpu = process_cpu_ns((pid_t)options->pid);
     uint64_t own = own_cpu_ns();
     uint64_t start = clock_ns();
@@ -313,6 +330,9 @@ void scenario_durable(const struct load_options *options)
     report_count("messages", durable.acknowledged);
     report_number("bytes_each",
                   ((double)process_resident_bytes((pid_t)options->pid) - (double)resident) / count);
+    report_number("memory_each",
+                  ((double)process_anonymous_bytes((pid_t)options->pid) - (double)anonymous) /
+                      count);
     report_count("lost_clients", durable.net.lost_clients);
     report_end();
     durable_fini(&durable);

@@ -212,7 +212,7 @@ class Bench:
         """The merged report of each broker, or the reason why there is none."""
         reports = {broker.name: [] for broker in brokers}
         errors = {}
-        for _ in range(self.options.repeat):
+        for _ in range(1 if scenario.once else self.options.repeat):
             for broker in brokers:
                 if not broker.can(scenario) or broker.name in errors:
                     continue

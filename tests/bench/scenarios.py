@@ -23,6 +23,7 @@ class Scenario:
         self.beside_memory = needs.get("beside_memory", False)  # once more, with persistence off
         self.syncs = needs.get("syncs", False)  # one sync is measured in the same run
         self.turns = needs.get("turns", False)  # the turns of the broker's loop are measured
+        self.once = needs.get("once", False)  # takes so long that it is not repeated
         self.restart = needs.get("restart", False)  # what is measured is the start with what the generator left
 
 
@@ -47,7 +48,7 @@ NOTES = {
         "of the broker's files, before and after the run. A turn of the loop is what lies between two waits for "
         "events; what it did not have a CPU for, or waited for otherwise, is its time without its CPU time. All of a "
         "broker's threads share one CPU. Memory is what no file can give back; resident includes pages of files."),
-    STARTS: "Stopped as an operator does, started again, and connected to until the first CONNACK comes.",
+    STARTS: "Stopped as an operator does, started again, and connected to until the first CONNACK comes; one run each.",
 }
 
 # What a run without names measures: each says something that no other does.
@@ -100,7 +101,7 @@ def start_scenario(name, title, arguments, *more_rows):
         Row(STARTS, f"{title}: memory then, MiB", "memory_mib"),
         Row(STARTS, f"{title}: files, MiB", "files_mib"),
         *more_rows,
-    ], persistence=True, restart=True)
+    ], persistence=True, restart=True, once=True)
 
 
 def offline(name, count, *reaches):

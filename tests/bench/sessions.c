@@ -4,8 +4,9 @@
 #include "load.h"
 
 #define SETTLE_NS (700 * MILLISECOND_NS)
-/* What a broker gives back of an idle connection it may give back only after some seconds. */
-#define IDLE_SETTLE_NS (6 * SECOND_NS)
+/* What a broker gives back of an idle connection's TLS it may give back only after some seconds. */
+#define IDLE_SETTLE_NS (2 * SECOND_NS)
+#define IDLE_TLS_SETTLE_NS (6 * SECOND_NS)
 #define PATIENCE_NS (5 * SECOND_NS)
 #define UNACKNOWLEDGED_MAX 500
 #define RETAINED_READERS 3
@@ -244,7 +245,7 @@ void scenario_idle(const struct load_options *options)
     double each = (double)options->clients;
     double cpu_us = (double)(process_cpu_ns(broker(&sessions)) - cpu) / 1000.0 / each;
     double own_us = (double)(own_cpu_ns() - own) / 1000.0 / each;
-    net_run(&sessions.net, IDLE_SETTLE_NS);
+    net_run(&sessions.net, sessions.net.tls != NULL ? IDLE_TLS_SETTLE_NS : IDLE_SETTLE_NS);
     uint64_t after = process_resident_bytes(broker(&sessions));
     /* What a crowd that does nothing costs, in CPU a second. */
     cpu = process_cpu_ns(broker(&sessions));
@@ -424,6 +425,7 @@ void scenario_offline(const struct load_options *options)
     net_connect_all(publishers, options->publishers, options->concurrency);
     net_run(&sessions.net, 100 * MILLISECOND_NS);
     uint64_t resident = process_resident_bytes(broker(&sessions));
+    uint64_t anonymous = process_anonymous_bytes(broker(&sessions));
     uint64_t cpu = process_cpu_ns(broker(&sessions));
     uint64_t start = clock_ns();
     queue_messages(&sessions, publishers);
@@ -432,6 +434,8 @@ void scenario_offline(const struct load_options *options)
     net_run(&sessions.net, SETTLE_NS);
     double resident_each =
         ((double)process_resident_bytes(broker(&sessions)) - (double)resident) / total;
+    double anonymous_each =
+        ((double)process_anonymous_bytes(broker(&sessions)) - (double)anonymous) / total;
 
     uint64_t early = sessions.received;
     cpu = process_cpu_ns(broker(&sessions));
@@ -451,6 +455,8 @@ void scenario_offline(const struct load_options *options)
     report_number("replayed_per_s", replayed / replay_s);
     report_number("replay_us", replay_us / replayed);
     report_number("bytes_each", resident_each);
+    report_number("memory_each", anonymous_each);
+    report_number("messages", total);
     report_number("lost", total - replayed);
     report_count("lost_clients", sessions.net.lost_clients);
     report_end();

@@ -143,7 +143,8 @@ static bool read_kib(const char *path, const char *key, uint64_t *kib)
     return found;
 }
 
-uint64_t process_resident_bytes(pid_t pid)
+/* A figure of smaps_rollup, or where there is none the one of status. */
+static uint64_t process_memory(pid_t pid, const char *key, const char *key_in_status)
 {
     char path[64];
     uint64_t kib = 0;
@@ -151,13 +152,23 @@ uint64_t process_resident_bytes(pid_t pid)
         return 0;
     }
     (void)text(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
-    if (!read_kib(path, "Rss:", &kib)) {
+    if (!read_kib(path, key, &kib)) {
         (void)text(path, sizeof path, "/proc/%d/status", (int)pid);
-        if (!read_kib(path, "VmRSS:", &kib)) {
+        if (!read_kib(path, key_in_status, &kib)) {
             die("no memory figures for process %d", (int)pid);
         }
     }
     return kib * 1024;
+}
+
+uint64_t process_resident_bytes(pid_t pid)
+{
+    return process_memory(pid, "Rss:", "VmRSS:");
+}
+
+uint64_t process_anonymous_bytes(pid_t pid)
+{
+    return process_memory(pid, "Anonymous:", "RssAnon:");
 }
 
 void histogram_reset(struct histogram *histogram)

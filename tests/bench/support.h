@@ -52,6 +52,9 @@ uint64_t first_thread_cpu_ns(pid_t pid);
  * a sum of per-CPU counters that lags by up to some hundred KiB. */
 uint64_t process_resident_bytes(pid_t pid);
 
+/* What of it no file backs, and so only the swap could give back. */
+uint64_t process_anonymous_bytes(pid_t pid);
+
 /* Log-linear buckets: 128 for each power of two, so every value is within 0.8 % of its bucket. */
 #define HISTOGRAM_SUB_BITS 7
 #define HISTOGRAM_BUCKETS ((64 - HISTOGRAM_SUB_BITS + 1) << HISTOGRAM_SUB_BITS)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import tempfile
 
 from scenarios import NOTES, PROMISES
 
@@ -135,6 +136,17 @@ def cpu_model():
     return platform.machine()
 
 
+def file_system(directory):
+    """The kind of file system that a directory is on."""
+    best = ("", "?")
+    with open("/proc/mounts", encoding="utf-8") as file:
+        for line in file:
+            _, mounted, kind = line.split()[:3]
+            if len(mounted) >= len(best[0]) and os.path.commonpath([mounted, directory]) == mounted:
+                best = (mounted, kind)
+    return best[1]
+
+
 def machine(brokers, options):
     """The lines that say where, when and of what the figures are."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -145,7 +157,8 @@ def machine(brokers, options):
     return [
         f"- Date: {datetime.date.today().isoformat()}",
         f"- Machine: {cpu_model()}, {os.cpu_count()} CPUs, {memory:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, load before the run {load}",
+        f"{platform.system()} {platform.release()}, load before the run {load}; "
+        f"files on {file_system(os.path.realpath(tempfile.gettempdir()))}",
         f"- Brokers: {versions}",
         f"- Each figure: median of {options.repeat} runs of {options.duration_ms / 1000:g} s after "
         f"{options.warmup_ms / 1000:g} s of warm-up; 64-byte payloads, QoS 0 and MQTT 3.1.1 unless said",
