@@ -55,7 +55,7 @@ def parse_arguments():
     parser.add_argument("--broker-cpus", type=lambda text: [int(cpu) for cpu in text.split(",")],
                         help="CPUs of the broker, such as 0,1")
     parser.add_argument("--repeat", type=int, help="runs of each scenario: 2, or 1 when none is named")
-    parser.add_argument("--duration-ms", type=int, default=3000)
+    parser.add_argument("--duration-ms", type=int, default=2000)
     parser.add_argument("--warmup-ms", type=int, default=500)
     parser.add_argument("--json", help="write every merged report to this file")
     parser.add_argument("--markdown", help="write the tables to this file; into one that exists, between its marks")

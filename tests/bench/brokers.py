@@ -172,8 +172,9 @@ class Nats(Broker):
         return test.returncode == 0
 
     def can(self, scenario):
-        return (scenario.persistence and not scenario.restart and "--rate" not in scenario.arguments
-                and scenario.transport == "tcp")
+        """Only what is durable, and of that not what takes it minutes."""
+        long = scenario.restart or scenario.name == "offline-tcp-long" or "--rate" in scenario.arguments
+        return scenario.persistence and scenario.transport == "tcp" and not long
 
     def start(self, scenario, directory, bench):
         own, port = free_ports(2)

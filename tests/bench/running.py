@@ -12,7 +12,8 @@ from brokers import ConfiguredBroker, make_certificate, wait_for_connack
 
 SYNCS = 100
 PAGE = bytes(4096)
-RUN_TIMEOUT_S = 240
+RUN_TIMEOUT_S = 180
+SLOW_RUN_S = 30  # a broker that takes longer for a run is not made to repeat it
 TURNS_BYTES = 32  # struct turns of turns.h
 
 # What only the broker's pid can tell.
@@ -212,15 +213,19 @@ class Bench:
         """The merged report of each broker, or the reason why there is none."""
         reports = {broker.name: [] for broker in brokers}
         errors = {}
+        slow = set()
         for _ in range(1 if scenario.once else self.options.repeat):
             for broker in brokers:
-                if not broker.can(scenario) or broker.name in errors:
+                if not broker.can(scenario) or broker.name in errors or broker.name in slow:
                     continue
+                begin = time.monotonic()
                 try:
                     reports[broker.name].append(self.run_beside_memory(scenario, broker))
                 except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
                     errors[broker.name] = str(error)
                     print(f"    {broker.name}: {error}", file=sys.stderr)
+                if time.monotonic() - begin > SLOW_RUN_S:
+                    slow.add(broker.name)
         results = {}
         for name, values in reports.items():
             if name in errors:

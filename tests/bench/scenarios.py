@@ -48,6 +48,7 @@ NOTES = {
         "of the broker's files, before and after the run. A turn of the loop is what lies between two waits for "
         "events; what it did not have a CPU for, or waited for otherwise, is its time without its CPU time. All of a "
         "broker's threads share one CPU. Memory is what no file can give back; resident includes pages of files."),
+    SCALING: "One run each.",
     STARTS: "Stopped as an operator does, started again, and connected to until the first CONNACK comes; one run each.",
 }
 
@@ -91,7 +92,7 @@ def scaling(name, title, arguments, basic=False):
     """`name` ends in the size; the first scenario of a name is what its larger ones are compared with."""
     row = Row(SCALING, title, "broker_us")
     row.group = name.rpartition("-")[0]
-    return Scenario(name, "scaling", arguments, "tcp", [row], basic=basic)
+    return Scenario(name, "scaling", arguments, "tcp", [row], basic=basic, once=True)
 
 
 def start_scenario(name, title, arguments, *more_rows):
@@ -112,7 +113,7 @@ def offline(name, count, *reaches):
         Row(DURABLE, f"{title}: us each", "broker_us"),
         Row(DURABLE, f"{title}: memory each", "memory_each"),
         Row(DURABLE, f"{title}: resident each", "bytes_each"),
-        Row(DURABLE, f"{title}: bytes of file each", "file_bytes_each"),
+        Row(DURABLE, f"{title}: bytes of file each, after the replay", "file_bytes_each"),
         Row(DURABLE, f"{title}: replayed a second", "replayed_per_s"),
         Row(DURABLE, f"{title}: us to replay", "replay_us"),
     ]
