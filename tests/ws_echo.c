@@ -93,6 +93,7 @@ static void *on_open(void *ctx, struct connection *connection, const struct conn
     echo->connection = connection;
     echo->last = &echo->first;
     connection_allow_text(connection, true);
+    connection_hear_messages(connection);
     (void)fprintf(
         stderr,
         "open %s websocket=%d subprotocol=%d path=%.*s tls=%s cipher=%s sni=%s cn=%s subject=%s\n",

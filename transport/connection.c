@@ -484,6 +484,11 @@ void connection_allow_text(struct connection *connection, bool allowed)
     connection->allow_text = allowed;
 }
 
+void connection_hear_messages(struct connection *connection)
+{
+    connection->hears_messages = true;
+}
+
 void connection_set_user(struct connection *connection, void *user)
 {
     ENSURE(connection->user != NULL && user != NULL);

@@ -117,8 +117,8 @@ struct connection_handler {
      * before what they mean is known, once for each read. May be NULL. */
     void (*on_inbound)(void *user, uint64_t now_ms);
 
-    /* Borders of WebSocket messages, for users to whom they matter. An empty message has no
-     * on_bytes. May be NULL. */
+    /* Borders of WebSocket messages, for users to whom they matter (connection_hear_messages). An
+     * empty message has no on_bytes. May be NULL when nobody asks for them. */
     void (*on_message_begin)(void *user, bool text);
     void (*on_message_end)(void *user);
 
@@ -172,6 +172,10 @@ void connection_resume_reading(struct connection *connection);
  * only: a text message ends the connection with 1003. Call it in open.
  */
 void connection_allow_text(struct connection *connection, bool allowed);
+
+/* WebSocket only: from now on the borders of messages are reported. Without, what several messages
+ * hold may come as one on_bytes. Call it in open. */
+void connection_hear_messages(struct connection *connection);
 
 /* Replaces what open returned, for users that learn from the first bytes what they are. */
 void connection_set_user(struct connection *connection, void *user);

@@ -100,6 +100,7 @@ struct connection {
     bool paused : 1;         /* by the user */
     bool handshake_over : 1; /* open was called or on_refused: neither happens again */
     bool passed_on : 1;      /* another loop has the client: here only the handle is closed */
+    bool hears_messages : 1; /* the user wants to know where messages begin and end */
     uint8_t pings_unanswered : 2;
     uint8_t address_bytes; /* 4, 16, or 0 for a Unix socket */
     uint16_t port;

@@ -65,7 +65,7 @@ static void on_ws_message_begin(void *ctx, bool text)
 {
     struct ws_feed *feed = ctx;
     struct connection *connection = feed->connection;
-    if (may_deliver(connection) && connection_handler_of(connection)->on_message_begin != NULL) {
+    if (may_deliver(connection)) {
         connection_handler_of(connection)->on_message_begin(connection->user, text);
         stop_if_ended(connection);
     }
@@ -85,7 +85,7 @@ static void on_ws_message_end(void *ctx)
 {
     struct ws_feed *feed = ctx;
     struct connection *connection = feed->connection;
-    if (may_deliver(connection) && connection_handler_of(connection)->on_message_end != NULL) {
+    if (may_deliver(connection)) {
         connection_handler_of(connection)->on_message_end(connection->user);
         stop_if_ended(connection);
     }
@@ -148,9 +148,9 @@ static void receive_websocket(struct connection *connection, struct bytes bytes)
 {
     struct ws_feed feed = {.connection = connection};
     const struct ws_sink sink = {
-        .message_begin = on_ws_message_begin,
+        .message_begin = connection->hears_messages ? on_ws_message_begin : NULL,
         .data = on_ws_data,
-        .message_end = on_ws_message_end,
+        .message_end = connection->hears_messages ? on_ws_message_end : NULL,
         .ping = on_ws_ping,
         .pong = on_ws_pong,
         .close = on_ws_close,

@@ -6,7 +6,14 @@
 #include "mem.h"
 #include "swar.h"
 
-enum { HEADER_BYTES_MIN = 2, KEY_BYTES = 4, MASK_BIT = 0x80 };
+enum {
+    HEADER_BYTES_MIN = 2,
+    KEY_BYTES = 4,
+    FIN_BIT = 0x80,
+    MASK_BIT = 0x80,
+    LENGTH_OF_16_BITS = 126, /* in place of the length (5.2) */
+    LENGTH_OF_64_BITS = 127,
+};
 
 /*
  * wslay is shown frames whose mask has been taken off: fetch keeps the mask bit and the key back,
@@ -47,23 +54,41 @@ static struct ws_verdict violation(uint16_t code, const char *text)
     return (struct ws_verdict){code, text};
 }
 
-/* XORs eight bytes at a time (5.3). */
-static void unmask(struct ws_frame *frame, uint8_t *at, size_t len)
+/* XORs `len` bytes with `pattern` (5.3). `to` is where they stand or before it, so what is written
+ * has been read. Runs for every byte from a browser, hence the words. */
+static void unmask(uint8_t *to, const uint8_t *from, size_t len, const uint8_t pattern[SWAR_BYTES])
+{
+    uint64_t mask = swar_load(pattern);
+    for (; len >= 4 * SWAR_BYTES; len -= 4 * SWAR_BYTES) {
+        uint64_t words[4];
+        memcpy(words, from, sizeof words);
+        for (size_t i = 0; i < 4; i++) {
+            words[i] ^= mask;
+        }
+        memcpy(to, words, sizeof words);
+        from += sizeof words;
+        to += sizeof words;
+    }
+    for (; len >= SWAR_BYTES; len -= SWAR_BYTES) {
+        uint64_t word = swar_load(from) ^ mask;
+        memcpy(to, &word, sizeof word);
+        from += SWAR_BYTES;
+        to += SWAR_BYTES;
+    }
+    for (size_t i = 0; i < len; i++) {
+        to[i] = from[i] ^ pattern[i];
+    }
+}
+
+/* The same for payload of the current frame, where it stands. */
+static void unmask_piece(struct ws_frame *frame, uint8_t *at, size_t len)
 {
     uint8_t pattern[SWAR_BYTES];
     for (size_t i = 0; i < SWAR_BYTES; i++) {
         pattern[i] = frame->key[(frame->key_at + i) % KEY_BYTES];
     }
     frame->key_at = (uint8_t)((frame->key_at + len) % KEY_BYTES);
-    uint64_t mask = swar_load(pattern);
-    uint8_t *end = at + len;
-    for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
-        uint64_t word = swar_load(at) ^ mask;
-        memcpy(at, &word, sizeof word);
-    }
-    for (size_t i = 0; at < end; at++, i++) {
-        *at ^= pattern[i];
-    }
+    unmask(at, at, len, pattern);
 }
 
 /* Gives wslay what has come of a header, as if the frame had no mask. */
@@ -77,9 +102,9 @@ static size_t fetch_header(struct ws_frame *frame, uint8_t *to)
             frame->masked = (byte & MASK_BIT) != 0;
             byte = (uint8_t)(byte & ~MASK_BIT);
             frame->left = byte;
-            if (byte >= 126) {
+            if (byte >= LENGTH_OF_16_BITS) {
                 frame->left = 0;
-                frame->header_full = byte == 126 ? 4 : 10;
+                frame->header_full = byte == LENGTH_OF_16_BITS ? 4 : 10;
             }
         } else if (frame->header_len > 1) {
             frame->left = frame->left << 8 | byte;
@@ -202,7 +227,11 @@ void ws_decoder_fini(struct ws_decoder *decoder, struct ws_pool *pool)
 
 void ws_decoder_stop(struct ws_decoder *decoder)
 {
-    decoder->frame->stopped = true;
+    if (decoder->frame == NULL) {
+        decoder->frame = &ended;
+    } else {
+        decoder->frame->stopped = true;
+    }
 }
 
 bool ws_close_code_is_valid(uint16_t code)
@@ -238,7 +267,9 @@ static struct ws_verdict begin_data_frame(struct ws_frame *frame,
     if (iocb->opcode != WS_CONTINUATION) {
         frame->message_opcode = iocb->opcode;
         frame->utf8 = (struct utf8_state){0};
-        sink->message_begin(sink->ctx, iocb->opcode == WS_TEXT);
+        if (sink->message_begin != NULL) {
+            sink->message_begin(sink->ctx, iocb->opcode == WS_TEXT);
+        }
     }
     return fine;
 }
@@ -311,7 +342,9 @@ static struct ws_verdict end_frame(struct ws_frame *frame, const struct ws_sink 
             return violation(WEBSOCKET_INVALID_DATA, "text message ends inside a UTF-8 character");
         }
         frame->message_opcode = 0;
-        sink->message_end(sink->ctx);
+        if (sink->message_end != NULL) {
+            sink->message_end(sink->ctx);
+        }
     }
     return fine;
 }
@@ -323,7 +356,7 @@ static struct ws_verdict take_payload(struct ws_frame *frame, const struct ws_si
     if (payload.len == 0) {
         return fine;
     }
-    unmask(frame, frame->input - frame->passed, payload.len);
+    unmask_piece(frame, frame->input - frame->passed, payload.len);
     frame->passed = 0;
     if (wslay_is_ctrl_frame(frame->opcode)) {
         ENSURE(payload.len <= (size_t)(WS_CONTROL_MAX - frame->control_len));
@@ -367,12 +400,71 @@ static struct ws_verdict step(struct ws_frame *frame, const struct ws_sink *sink
     return verdict;
 }
 
-struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool, uint8_t *input,
-                                  size_t len, const struct ws_sink *sink)
+/*
+ * A binary message in one frame, as clients send them: the length of its header with the key, when
+ * it stands whole at the beginning of `input`, and of its payload. 0: it is something else, or not
+ * all of it has come, or something is wrong with it.
+ */
+static size_t whole_message(struct bytes input, uint64_t message_bytes_max, size_t *payload_len)
 {
-    if (decoder->frame == &ended || len == 0) {
-        return fine;
+    size_t header_len = HEADER_BYTES_MIN + KEY_BYTES;
+    if (input.len < header_len || input.data[0] != (FIN_BIT | WS_BINARY) ||
+        (input.data[1] & MASK_BIT) == 0) {
+        return 0;
     }
+    size_t len = input.data[1] & ~(unsigned)MASK_BIT;
+    if (len == LENGTH_OF_16_BITS) {
+        len = (size_t)input.data[2] << 8 | input.data[3];
+        header_len += 2;
+    }
+    if (input.data[1] == (MASK_BIT | LENGTH_OF_64_BITS) ||
+        (header_len != HEADER_BYTES_MIN + KEY_BYTES && len < LENGTH_OF_16_BITS) ||
+        input.len < header_len + len || (message_bytes_max != 0 && len > message_bytes_max)) {
+        return 0;
+    }
+    *payload_len = len;
+    return header_len;
+}
+
+/*
+ * Between messages, for a sink to which their borders do not matter: delivers the whole binary
+ * messages at the beginning of the input as one run of bytes, which unmasking puts together where
+ * the first one began. Returns how much of the input that was.
+ */
+static size_t take_stream(uint8_t *input, size_t len, const struct ws_sink *sink)
+{
+    uint8_t *end = input;
+    size_t at = 0;
+    size_t payload_len;
+    size_t header_len;
+    while ((header_len = whole_message(bytes_of(input + at, len - at), sink->message_bytes_max,
+                                       &payload_len)) != 0) {
+        const uint8_t *payload = input + at + header_len;
+        uint8_t pattern[SWAR_BYTES];
+        memcpy(pattern, payload - KEY_BYTES, KEY_BYTES);
+        memcpy(pattern + KEY_BYTES, payload - KEY_BYTES, KEY_BYTES);
+        unmask(end, payload, payload_len, pattern);
+        end += payload_len;
+        at += header_len + payload_len;
+    }
+    if (end != input) {
+        sink->data(sink->ctx, bytes_of(input, (size_t)(end - input)));
+    }
+    return at;
+}
+
+static bool is_between_messages(const struct ws_frame *frame)
+{
+    return frame->header_len == 0 && frame->message_opcode == 0;
+}
+
+/* Whatever comes, frame by frame: until the end of the input or, for a sink to which borders do not
+ * matter, of a message. *taken is how much of the input that was. */
+static struct ws_verdict take_frames(struct ws_decoder *decoder, struct ws_pool *pool,
+                                     uint8_t *input, size_t len, const struct ws_sink *sink,
+                                     size_t *taken)
+{
+    *taken = len;
     if (decoder->frame == NULL) {
         decoder->frame = frame_take(pool);
         if (decoder->frame == NULL) {
@@ -384,19 +476,39 @@ struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *po
     frame->input = input;
     frame->input_len = len;
     struct ws_verdict verdict = fine;
-    while (verdict.code == 0 && !frame->stopped && frame->input_len != 0) {
+    do {
         size_t before = frame->input_len;
         verdict = step(frame, sink);
         ENSURE(frame->input_len != before);
-    }
+    } while (verdict.code == 0 && !frame->stopped && frame->input_len != 0 &&
+             (sink->message_begin != NULL || !is_between_messages(frame)));
     if (verdict.code == 0 && !frame->stopped) {
         verdict = take_payload(frame, sink);
     }
+    *taken = len - frame->input_len;
     if (verdict.code != 0 || frame->stopped) {
         ws_decoder_fini(decoder, pool);
-    } else if (frame->header_len == 0 && frame->message_opcode == 0) {
+    } else if (is_between_messages(frame)) {
         frame_give_back(pool, frame);
         decoder->frame = NULL;
+    }
+    return verdict;
+}
+
+struct ws_verdict ws_decoder_feed(struct ws_decoder *decoder, struct ws_pool *pool, uint8_t *input,
+                                  size_t len, const struct ws_sink *sink)
+{
+    struct ws_verdict verdict = fine;
+    while (len != 0 && decoder->frame != &ended && verdict.code == 0) {
+        size_t taken = 0;
+        if (decoder->frame == NULL && sink->message_begin == NULL) {
+            taken = take_stream(input, len, sink);
+        }
+        if (taken == 0) {
+            verdict = take_frames(decoder, pool, input, len, sink, &taken);
+        }
+        input += taken;
+        len -= taken;
     }
     return verdict;
 }

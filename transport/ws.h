@@ -2,7 +2,8 @@
  * ws: WebSocket frames (RFC 6455, 5 and 7), without sockets: bytes from a client in, events out,
  * and headers of frames for the way back.
  *
- * wslay takes the frames apart; this module knows what they mean: which opcode may follow which,
+ * wslay takes the frames apart, but for whole binary messages in a row that a sink takes as a stream:
+ * their headers are judged here, and nothing is borrowed. This module knows what they mean: which opcode may follow which,
  * masks, UTF-8, close codes and the size of a message. wslay's frame context is borrowed from a
  * pool from the first byte of a frame until the end of its message, so that a decoder between
  * messages is one pointer.
@@ -59,6 +60,8 @@ struct ws_decoder {
 
 /* Where events go. Bytes are borrowed for the call. */
 struct ws_sink {
+    /* Borders of messages. Both NULL: they do not matter, and the payload of several messages may
+     * come as one. */
     void (*message_begin)(void *ctx, bool text);
     void (*data)(void *ctx, struct bytes bytes);
     void (*message_end)(void *ctx);

@@ -136,17 +136,13 @@ static void on_bytes(void *user, struct bytes bytes)
 static void on_message_begin(void *user, bool text)
 {
     struct io_link *io = user;
-    if (io->protocol->message_begin != NULL) {
-        io->protocol->message_begin(io, text);
-    }
+    io->protocol->message_begin(io, text);
 }
 
 static void on_message_end(void *user)
 {
     struct io_link *io = user;
-    if (io->protocol->message_end != NULL) {
-        io->protocol->message_end(io);
-    }
+    io->protocol->message_end(io);
 }
 
 static void on_inbound(void *user, uint64_t now_ms)
@@ -277,6 +273,9 @@ static void *on_open(void *ctx, struct connection *connection, const struct conn
         return NULL;
     }
     connection_allow_text(connection, io->protocol != &link_mqtt);
+    if (io->protocol->message_begin != NULL) {
+        connection_hear_messages(connection);
+    }
     link_in(listener->thread, io);
     update_reading(io);
     return io;

@@ -69,6 +69,7 @@ struct client *server_open_client(struct server_listener *listener, struct conne
     if (server_is_push(info)) {
         struct http_upgrade upgrade = {info->path, info->authorization};
         connection_allow_text(connection, true);
+        connection_hear_messages(connection);
         return http_push_open(server->http_clients, now_ms, connection, listener->settings, user,
                               &upgrade);
     }

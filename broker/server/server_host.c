@@ -197,17 +197,13 @@ static void on_bytes(void *user, struct bytes bytes)
 static void on_message_begin(void *user, bool text)
 {
     struct client *client = user;
-    if (client->kind->message_begin != NULL) {
-        client->kind->message_begin(client, text);
-    }
+    client->kind->message_begin(client, text);
 }
 
 static void on_message_end(void *user)
 {
     struct client *client = user;
-    if (client->kind->message_end != NULL) {
-        client->kind->message_end(client, now_ms_of(client));
-    }
+    client->kind->message_end(client, now_ms_of(client));
 }
 
 static void on_output(void *user, struct output *output)

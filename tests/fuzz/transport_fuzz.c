@@ -11,7 +11,8 @@
 #include "ws_handshake.h"
 
 struct outcome {
-    uint64_t payload_hash;
+    uint64_t payload_hash; /* with the borders of messages */
+    uint64_t stream_hash;  /* without */
     size_t messages, pings, pongs;
     uint16_t close_code, verdict;
 };
@@ -27,6 +28,7 @@ static void on_data(void *ctx, struct bytes bytes)
     struct outcome *outcome = ctx;
     for (size_t i = 0; i < bytes.len; i++) {
         outcome->payload_hash = (outcome->payload_hash ^ bytes.data[i]) * 0x100000001b3U;
+        outcome->stream_hash = (outcome->stream_hash ^ bytes.data[i]) * 0x100000001b3U;
     }
 }
 
@@ -68,29 +70,39 @@ static uint16_t feed(struct ws_decoder *decoder, struct ws_pool *pool, struct by
     return code;
 }
 
-/* Payload that is delivered before a violation is found depends on the pieces, so it only counts
- * without one. */
+/* In one piece and in two, with the borders of messages and without. Payload that is delivered
+ * before a violation is found depends on the pieces, so it only counts without one. */
 static void fuzz_frames(struct bytes input, size_t cut)
 {
-    struct outcome outcomes[2] = {{0}, {0}};
+    struct outcome outcomes[4] = {{0}, {0}, {0}, {0}};
     struct ws_pool pool = {NULL, 0};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         struct ws_sink sink = {on_begin, on_data,      on_end, on_ping, on_pong,
                                on_close, &outcomes[i], 100000, true};
         struct ws_decoder decoder = {NULL};
-        size_t first = i == 0 ? input.len : cut;
+        size_t first = i % 2 == 0 ? input.len : cut;
+        if (i >= 2) {
+            sink.message_begin = NULL;
+            sink.message_end = NULL;
+        }
         outcomes[i].verdict = feed(&decoder, &pool, bytes_of(input.data, first), &sink);
         if (outcomes[i].verdict == 0) {
             outcomes[i].verdict = feed(&decoder, &pool, bytes_from(input, first), &sink);
         }
         ws_decoder_fini(&decoder, &pool);
     }
-    ENSURE(outcomes[0].verdict == outcomes[1].verdict);
+    for (int i = 1; i < 4; i++) {
+        ENSURE(outcomes[0].verdict == outcomes[i].verdict);
+        if (outcomes[0].verdict == 0) {
+            ENSURE(outcomes[0].stream_hash == outcomes[i].stream_hash);
+            ENSURE(outcomes[0].pings == outcomes[i].pings);
+            ENSURE(outcomes[0].pongs == outcomes[i].pongs);
+            ENSURE(outcomes[0].close_code == outcomes[i].close_code);
+        }
+    }
     if (outcomes[0].verdict == 0) {
         ENSURE(outcomes[0].payload_hash == outcomes[1].payload_hash);
         ENSURE(outcomes[0].messages == outcomes[1].messages);
-        ENSURE(outcomes[0].pings == outcomes[1].pings && outcomes[0].pongs == outcomes[1].pongs);
-        ENSURE(outcomes[0].close_code == outcomes[1].close_code);
     }
     ws_pool_fini(&pool);
 }

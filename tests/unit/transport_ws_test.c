@@ -17,6 +17,7 @@ enum { LOG_BYTES = 64 * 1024 };
 struct record {
     char text[LOG_BYTES];
     size_t len;
+    unsigned pieces;                 /* data events */
     struct ws_decoder *stop_at_data; /* stopped by the data event */
 };
 
@@ -40,6 +41,7 @@ static void on_data(void *ctx, struct bytes bytes)
     struct record *record = ctx;
     assert_true(bytes.len != 0);
     put(record, "", bytes);
+    record->pieces++;
     if (record->stop_at_data != NULL) {
         ws_decoder_stop(record->stop_at_data);
     }
@@ -73,6 +75,15 @@ static struct ws_sink sink_of(struct record *record, uint64_t message_bytes_max)
 {
     return (struct ws_sink){on_begin, on_data,           on_end, on_ping, on_pong, on_close,
                             record,   message_bytes_max, true};
+}
+
+/* The same for a user to whom borders do not matter. */
+static struct ws_sink stream_sink_of(struct record *record, uint64_t message_bytes_max)
+{
+    struct ws_sink sink = sink_of(record, message_bytes_max);
+    sink.message_begin = NULL;
+    sink.message_end = NULL;
+    return sink;
 }
 
 /* Writes one masked frame. */
@@ -137,6 +148,22 @@ static uint16_t feed_cut(struct ws_pool *pool, struct bytes input, size_t cut,
     return first.code != 0 ? first.code : second.code;
 }
 
+/* `events` without the borders of messages. */
+static const char *without_borders(const char *events)
+{
+    static char text[LOG_BYTES];
+    size_t len = 0;
+    for (; *events != 0; events++) {
+        if (strncmp(events, "<T:", 3) == 0 || strncmp(events, "<B:", 3) == 0) {
+            events += 2;
+        } else if (*events != '>') {
+            text[len++] = *events;
+        }
+    }
+    text[len] = 0;
+    return text;
+}
+
 static void expect_everywhere(struct ws_pool *pool, struct bytes input, const char *events,
                               uint16_t code)
 {
@@ -145,6 +172,11 @@ static void expect_everywhere(struct ws_pool *pool, struct bytes input, const ch
         struct ws_sink sink = sink_of(&record, 1000);
         assert_int_equal(feed_cut(pool, input, cut, &sink), code);
         assert_string_equal(record.text, events);
+        record.len = 0;
+        record.text[0] = 0;
+        sink = stream_sink_of(&record, 1000);
+        assert_int_equal(feed_cut(pool, input, cut, &sink), code);
+        assert_string_equal(record.text, without_borders(events));
     }
 }
 
@@ -238,18 +270,20 @@ static void broken_headers(void **state)
     }
 }
 
-/* Every length around the eight bytes that are unmasked at once, in two pieces of every size. */
+/* Every length around the words that are unmasked at once, in two pieces of every size, and behind
+ * a message that makes it move. */
 static void unmasking(void **state)
 {
-    char payload[40] = {0};
+    char payload[80] = {0};
     for (size_t len = 0; len < sizeof payload; len++) {
-        uint8_t space[64];
-        char events[64];
+        uint8_t space[128];
+        char events[128];
         struct writer writer = writer_of(space, sizeof space);
+        frame_of_text(&writer, 0x82, "0");
         frame(&writer, 0x82, bytes_of(payload, len));
-        (void)snprintf(events, sizeof events, "<B:%s>", payload);
+        (void)snprintf(events, sizeof events, "<B:0><B:%s>", payload);
         expect_everywhere(*state, writer_written(&writer), events, 0);
-        payload[len] = (char)('A' + len);
+        payload[len] = (char)('A' + len % 50);
     }
 }
 
@@ -273,6 +307,72 @@ static void message_limit(void **state)
     record.len = 0;
     sink = sink_of(&record, 0);
     assert_int_equal(feed_cut(*state, writer_written(&writer), 5, &sink), 0);
+}
+
+/* Whole binary messages in a row come as one piece, and so do those behind what has to be taken
+ * frame by frame. */
+static void stream_is_joined(void **state)
+{
+    uint8_t space[2048];
+    char long_text[300] = {0};
+    memset(long_text, 'x', sizeof long_text - 1);
+    struct record record = {.len = 0};
+    struct ws_sink sink = stream_sink_of(&record, 0);
+    struct writer writer = writer_of(space, sizeof space);
+    frame_of_text(&writer, 0x82, "one ");
+    frame_of_text(&writer, 0x82, "");
+    frame_of_text(&writer, 0x82, long_text);
+    frame_of_text(&writer, 0x89, "p");
+    frame_of_text(&writer, 0x82, "two ");
+    frame_of_text(&writer, 0x82, "three");
+    assert_int_equal(feed_cut(*state, writer_written(&writer), 0, &sink), 0);
+    char events[400];
+    (void)snprintf(events, sizeof events, "one %s[ping p]two three", long_text);
+    assert_string_equal(record.text, events);
+    assert_int_equal(record.pieces, 2);
+}
+
+/* What is wrong with a message is found behind those before it. */
+static void stream_violations(void **state)
+{
+    static const struct {
+        uint8_t header[10];
+        uint16_t code;
+    } cases[] = {
+        {{0x82, 0xfe, 0x00, 0x7d}, 1002}, /* not the shortest length (5.2) */
+        {{0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 9}, 1002},
+        {{0x82, 0x09}, 1002},             /* no mask */
+        {{0x82, 0xfe, 0x03, 0xe9}, 1009}, /* 1001 bytes */
+        {{0xa2, 0x81}, 1002},             /* a reserved bit */
+        {{0x80, 0x81}, 1002},             /* continues nothing */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t space[2048] = {0};
+        struct record record = {.len = 0};
+        struct ws_sink sink = stream_sink_of(&record, 1000);
+        struct writer writer = writer_of(space, sizeof space);
+        frame_of_text(&writer, 0x82, "fine");
+        writer_bytes(&writer, bytes_of(cases[i].header, sizeof cases[i].header));
+        assert_int_equal(feed_cut(*state, bytes_of(space, sizeof space), 0, &sink), cases[i].code);
+        assert_string_equal(record.text, "fine");
+    }
+}
+
+static void stream_may_stop(void **state)
+{
+    uint8_t space[64];
+    struct record record = {.len = 0};
+    struct ws_sink sink = stream_sink_of(&record, 0);
+    struct ws_decoder decoder = {NULL};
+    record.stop_at_data = &decoder;
+    struct writer writer = writer_of(space, sizeof space);
+    frame_of_text(&writer, 0x82, "one");
+    frame_of_text(&writer, 0x89, "never seen");
+    frame_of_text(&writer, 0x82, "never seen");
+    assert_int_equal(feed(&decoder, *state, writer_written(&writer), &sink).code, 0);
+    assert_int_equal(feed(&decoder, *state, writer_written(&writer), &sink).code, 0);
+    assert_string_equal(record.text, "one");
+    ws_decoder_fini(&decoder, *state);
 }
 
 static void text_must_be_allowed(void **state)
@@ -412,6 +512,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(broken_headers, setup, teardown),
         cmocka_unit_test_setup_teardown(unmasking, setup, teardown),
         cmocka_unit_test_setup_teardown(message_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(stream_is_joined, setup, teardown),
+        cmocka_unit_test_setup_teardown(stream_violations, setup, teardown),
+        cmocka_unit_test_setup_teardown(stream_may_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(text_must_be_allowed, setup, teardown),
         cmocka_unit_test_setup_teardown(idle_decoder_borrows_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(callback_may_stop, setup, teardown),
