@@ -8,24 +8,24 @@
 static _Thread_local uint64_t alloc_count;
 static _Thread_local uint64_t fail_at;
 
-static int allowed(void)
+bool mem_allows(void)
 {
     return ++alloc_count != fail_at;
 }
 
 void *mem_alloc(size_t size)
 {
-    return allowed() ? malloc(size == 0 ? 1 : size) : NULL;
+    return mem_allows() ? malloc(size == 0 ? 1 : size) : NULL;
 }
 
 void *mem_zalloc(size_t size)
 {
-    return allowed() ? calloc(1, size == 0 ? 1 : size) : NULL;
+    return mem_allows() ? calloc(1, size == 0 ? 1 : size) : NULL;
 }
 
 void *mem_realloc(void *block, size_t size)
 {
-    return allowed() ? realloc(block, size == 0 ? 1 : size) : NULL;
+    return mem_allows() ? realloc(block, size == 0 ? 1 : size) : NULL;
 }
 
 void mem_free(void *block)

@@ -8,6 +8,7 @@
 #ifndef BASE_MEM_H
 #define BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,10 @@ void mem_free(void *block);
 
 /* A copy of `bytes` followed by a NUL (not counted). NULL when there is no memory. */
 MUST_USE char *mem_copy_string(struct bytes bytes);
+
+/* Counts an allocation of this thread's; false: it is the one that is to fail. For what stands
+ * before the allocator. */
+bool mem_allows(void);
 
 /* Makes this thread's n-th allocation from now (1 = the next) fail, and only that one. 0 switches
  * it off. */

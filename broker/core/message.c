@@ -1,11 +1,18 @@
 #include "message.h"
 
-#include "mem.h"
+#include "mem_pool.h"
 #include "mqtt.h"
+
+/* The structure is written as a whole, with its padding behind data. */
+static size_t block_bytes(size_t size)
+{
+    return size < sizeof(struct message) ? sizeof(struct message) : size;
+}
 
 static void message_destroy(struct shared *object)
 {
-    mem_free(object);
+    const struct message *message = (const struct message *)(void *)object;
+    mem_pool_free(object, block_bytes(message_size(message)));
 }
 
 static void write_head(struct message *message)
@@ -30,8 +37,7 @@ enum status message_create(struct bytes topic, size_t properties_len, struct byt
         return STATUS_LIMIT;
     }
     size_t size = offsetof(struct message, data) + topic.len + properties_len + payload.len;
-    /* The structure is written as a whole, with its padding behind data. */
-    struct message *message = mem_alloc(size < sizeof *message ? sizeof *message : size);
+    struct message *message = mem_pool_alloc(block_bytes(size));
     if (message == NULL) {
         return STATUS_NO_MEMORY;
     }

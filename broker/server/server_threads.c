@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "mem.h"
+#include "mem_pool.h"
 
 enum { TO_BROKER_CHUNK = 64 * 1024, TO_IO_CHUNK = 512 * 1024 };
 
@@ -204,6 +205,7 @@ static void run(void *arg)
 {
     struct io_thread *thread = arg;
     (void)uv_run(&thread->uv, UV_RUN_DEFAULT);
+    mem_pool_drain();
 }
 
 /* Signals are the first thread's. */

@@ -11,6 +11,7 @@
 #include "lmdb_repair.h"
 #include "lmdb_write.h"
 #include "mem.h"
+#include "mem_pool.h"
 #include "store_batch.h"
 
 enum {
@@ -264,6 +265,7 @@ static void *read_messages(void *argument)
     if (txn != NULL) {
         mdb_txn_abort(txn);
     }
+    mem_pool_drain();
     return NULL;
 }
 
