@@ -69,12 +69,17 @@ struct tls_session {
 #error "mbedTLS was built without MBEDTLS_THREADING_C"
 #endif
 
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
 /* What the list below begins with, only for processors without instructions for AES. */
-enum { CHACHA_SUITES = MBEDTLS_VERSION_NUMBER >= 0x03000000 ? 3 : 2 };
+enum { CHACHA_SUITES = 3 };
+#endif
 
-/* The server's order decides. AEAD with forward secrecy first; the CBC suites behind it are what
- * older devices have. With AES instructions the library's GCM is the faster one for records of up
- * to about 200 bytes, of which there are most. */
+/*
+ * The server's order decides. AEAD with forward secrecy first; the CBC suites behind it are what
+ * older devices have. GCM of 2.28 takes AES instructions, but block by block, and shorter than
+ * ChaCha20 only for records of less than about 60 bytes: 0.2 against 0.3 microseconds for 16 bytes,
+ * but 7.6 against 4.7 for the 2,000 of a busy client. So there ChaCha20 is first on all processors.
+ */
 static const int cipher_suites[] = {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
     MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
@@ -88,8 +93,10 @@ static const int cipher_suites[] = {
 #endif
     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
     MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
     MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+#endif
     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM,
@@ -122,19 +129,25 @@ static const mbedtls_ecp_group_id groups[] = {
 
 static const char *const alpn_protocols[] = {"mqtt", "http/1.1", NULL};
 
-static bool has_aes_instructions(void)
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+static const int *suites_by_cost(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
-    return __builtin_cpu_supports("aes") != 0;
+    return __builtin_cpu_supports("aes") != 0 ? cipher_suites + CHACHA_SUITES : cipher_suites;
 #else
-    return false; /* the library's assembly is for x86 */
+    return cipher_suites; /* the library's assembly is for x86 */
 #endif
 }
+#else
+static const int *suites_by_cost(void)
+{
+    return cipher_suites;
+}
+#endif
 
 static void prefer_what_is_cheap(mbedtls_ssl_config *ssl)
 {
-    mbedtls_ssl_conf_ciphersuites(ssl,
-                                  cipher_suites + (has_aes_instructions() ? CHACHA_SUITES : 0));
+    mbedtls_ssl_conf_ciphersuites(ssl, suites_by_cost());
 #if MBEDTLS_VERSION_NUMBER >= 0x03010000
     mbedtls_ssl_conf_groups(ssl, groups);
 #else
