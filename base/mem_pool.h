@@ -19,7 +19,8 @@
 #include "status.h"
 
 enum {
-    MEM_POOL_BLOCK_MAX = 1024, /* larger blocks are not kept: to fill them costs more than to get them */
+    MEM_POOL_BLOCK_MAX =
+        1024, /* larger blocks are not kept: to fill them costs more than to get them */
     MEM_POOL_BYTES_MAX = 1024 * 1024,
 };
 
@@ -27,7 +28,8 @@ enum {
  * not. End with mem_pool_free. */
 MUST_USE void *mem_pool_alloc(size_t size);
 
-/* Frees or keeps a block of mem_pool_alloc. `size` is what it was asked for with. NULL is allowed. */
+/* Frees or keeps a block of mem_pool_alloc. `size` is what it was asked for with. NULL is allowed.
+ */
 void mem_pool_free(void *block, size_t size);
 
 /* Bytes in the blocks that the calling thread keeps. */

@@ -347,14 +347,16 @@ static void stream_violations(void **state)
         {{0x80, 0x81}, 1002},             /* continues nothing */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        uint8_t space[2048] = {0};
+        uint8_t space[2048];
         struct record record = {.len = 0};
         struct ws_sink sink = stream_sink_of(&record, 1000);
+        memset(space, 'x', sizeof space);
         struct writer writer = writer_of(space, sizeof space);
         frame_of_text(&writer, 0x82, "fine");
         writer_bytes(&writer, bytes_of(cases[i].header, sizeof cases[i].header));
         assert_int_equal(feed_cut(*state, bytes_of(space, sizeof space), 0, &sink), cases[i].code);
         assert_string_equal(record.text, "fine");
+        assert_int_equal(record.len, 4);
     }
 }
 
