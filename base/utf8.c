@@ -79,6 +79,10 @@ static bool is_well_formed(struct bytes bytes, bool nul_allowed)
     const uint8_t *end = at + bytes.len;
     while (at < end) {
         at = skip_ascii(at, end, nul_allowed);
+        if (end - at < SWAR_BYTES && bytes.len >= SWAR_BYTES &&
+            skip_ascii(end - SWAR_BYTES, end, nul_allowed) == end) {
+            return true; /* the last eight bytes are plain, those before them were well-formed */
+        }
         /* Eight bytes by hand before the next word is tried keep text without ASCII fast too. */
         const uint8_t *pause = end - at > SWAR_BYTES ? at + SWAR_BYTES : end;
         while (at < pause) {

@@ -2,6 +2,8 @@
 
 #include "mqtt_codec.h"
 
+enum { SHORT_BYTES = 4 }; /* an acknowledgement that says success by saying nothing */
+
 /* 3.4.2.1, 3.5.2.1 for the answers to PUBLISH; 3.6.2.1, 3.7.2.1 for PUBREL and PUBCOMP. */
 static bool reason_is_allowed(enum mqtt_type type, enum mqtt_reason reason)
 {
@@ -65,8 +67,13 @@ void mqtt_ack_encode(struct writer *writer, enum mqtt_type type, enum mqtt_versi
     uint8_t flags = type == MQTT_PUBREL ? 0x02 : 0x00; /* [MQTT-3.6.1-1] */
     bool has_string = ack->reason_string.len != 0;
     if (version != MQTT_VERSION_5 || (ack->reason == MQTT_SUCCESS && !has_string)) {
-        mqtt_header_encode(writer, type, flags, 2);
-        writer_u16(writer, ack->packet_id);
+        uint8_t *at = writer_take(writer, SHORT_BYTES);
+        if (at != NULL) {
+            at[0] = (uint8_t)((unsigned)type << 4 | flags);
+            at[1] = SHORT_BYTES - 2;
+            at[2] = (uint8_t)(ack->packet_id >> 8);
+            at[3] = (uint8_t)ack->packet_id;
+        }
         return;
     }
     size_t packet = mqtt_packet_open(writer, type, flags);

@@ -20,6 +20,12 @@ static inline bool is_wildcard(uint8_t byte)
     return byte == '+' || byte == '#';
 }
 
+/* Not 0 exactly when one of eight bytes must not be in a topic name. */
+static inline uint64_t forbidden_bytes(uint64_t word)
+{
+    return swar_zero_bytes(word) | swar_equal_bytes(word, '+') | swar_equal_bytes(word, '#');
+}
+
 /* Runs for every PUBLISH, hence the words. */
 bool topic_name_is_valid(struct bytes name)
 {
@@ -29,11 +35,12 @@ bool topic_name_is_valid(struct bytes name)
     const uint8_t *at = name.data;
     const uint8_t *end = at + name.len;
     for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
-        uint64_t word = swar_load(at);
-        if ((swar_zero_bytes(word) | swar_equal_bytes(word, '+') | swar_equal_bytes(word, '#')) !=
-            0) {
+        if (forbidden_bytes(swar_load(at)) != 0) {
             return false;
         }
+    }
+    if (name.len >= SWAR_BYTES) { /* the rest, with bytes that were seen already */
+        return forbidden_bytes(swar_load(end - SWAR_BYTES)) == 0;
     }
     for (; at < end; at++) {
         if (*at == 0 || is_wildcard(*at)) {

@@ -84,23 +84,60 @@ static void count_publish(struct mqtt_client *client, const struct message *mess
     client->clients->stats.publish_bytes_sent += message->payload_len;
 }
 
-/* One copy of what the message has encoded already, where that is what this client gets. */
+/* Writes the packet that the message has encoded already with `between` bytes more in front of the
+ * payload: a packet identifier unless it is 0, and, for MQTT 5, the length of no properties. */
+static void put_with_room(uint8_t *at, const struct message *message, size_t between,
+                          uint16_t packet_id)
+{
+    struct bytes packet = message_packet(message);
+    size_t front = packet.len - message->payload_len;
+    size_t remaining = packet.len - message->head_len + 2 + between;
+    struct writer length = writer_of(at + 1, message->head_len - 3U);
+    memcpy(at, packet.data, front);
+    mqtt_varint_write(&length, (uint32_t)remaining);
+    uint8_t *behind = at + front + between;
+    behind[-1] = 0;
+    if (packet_id != 0) {
+        at[front] = (uint8_t)(packet_id >> 8);
+        at[front + 1] = (uint8_t)packet_id;
+    }
+    bytes_copy(behind, message_payload(message));
+}
+
+/* True when that length takes as many bytes as the one that it replaces. */
+static bool has_same_head(const struct message *message, size_t between)
+{
+    size_t remaining = 2 + (size_t)message->topic_len + message->payload_len;
+    return remaining + between <= MQTT_REMAINING_LENGTH_MAX &&
+           mqtt_varint_len((uint32_t)remaining) == mqtt_varint_len((uint32_t)(remaining + between));
+}
+
+/* One copy of what the message has encoded already, where that is what this client gets but for
+ * flags and a packet identifier. */
 static bool send_shared(struct mqtt_client *client, const struct core_delivery *delivery,
                         struct output *output)
 {
-    enum { FLAG_RETAIN = 0x01 };
-    struct bytes packet = message_packet(delivery->message);
-    if (delivery->qos != 0 || client->version == MQTT_VERSION_5 || packet.len == 0 ||
-        delivery->message->payload_len >= OUTPUT_REFERENCE_MIN ||
-        !client_takes_size(client, packet.len)) {
+    enum { FLAG_RETAIN = 0x01, FLAG_DUP = 0x08 };
+    const struct message *message = delivery->message;
+    struct bytes packet = message_packet(message);
+    bool is_5 = client->version == MQTT_VERSION_5;
+    size_t between = (delivery->qos != 0 ? 2U : 0U) + is_5;
+    if (packet.len == 0 || message->payload_len >= OUTPUT_REFERENCE_MIN ||
+        (is_5 &&
+         (client->alias_maximum != 0 || delivery->has_expiry || delivery->identifier_count != 0)) ||
+        (between != 0 && !has_same_head(message, between)) ||
+        !client_takes_size(client, packet.len + between)) {
         return false;
     }
-    uint8_t *at = output_take(output, packet.len);
-    memcpy(at, packet.data, packet.len);
-    if (delivery->retain) {
-        at[0] |= FLAG_RETAIN;
+    uint8_t *at = output_take(output, packet.len + between);
+    if (between == 0) {
+        memcpy(at, packet.data, packet.len);
+    } else {
+        put_with_room(at, message, between, delivery->packet_id);
     }
-    count_publish(client, delivery->message);
+    at[0] |= (uint8_t)(delivery->qos << 1 | (delivery->retain ? FLAG_RETAIN : 0) |
+                       (delivery->dup ? FLAG_DUP : 0));
+    count_publish(client, message);
     return true;
 }
 
@@ -123,11 +160,6 @@ static void send_publish(struct mqtt_client *client, const struct core_delivery 
         .properties_len = message->properties_len,
         .payload_len = payload.len,
     };
-    /* What was queued before the client's rights were what they are. */
-    if (client->rights != NULL && !access_may_read(client->rights, publish.topic)) {
-        core_give_up(client->clients->core, client->session, delivery);
-        return;
-    }
     bool is_new_alias = choose_alias(client, &publish);
     size_t size = mqtt_publish_size(&publish, version);
     if (size > MQTT_REMAINING_LENGTH_MAX || !client_takes_size(client, size)) {
@@ -199,6 +231,10 @@ static void send_deliveries(struct mqtt_client *client, uint64_t now_ms, struct 
         }
         if (delivery.message == NULL) {
             send_pubrel(client, &delivery, output);
+        } else if (client->rights != NULL &&
+                   !access_may_read(client->rights, message_topic(delivery.message))) {
+            /* It was queued before the client's rights were what they are. */
+            core_give_up(client->clients->core, client->session, &delivery);
         } else if (!send_shared(client, &delivery, output)) {
             send_publish(client, &delivery, output);
         }
