@@ -2,16 +2,16 @@
  * ws: WebSocket frames (RFC 6455, 5 and 7), without sockets: bytes from a client in, events out,
  * and headers of frames for the way back.
  *
- * wslay takes the frames apart, but for whole binary messages in a row that a sink takes as a
- * stream: their headers are judged here, and nothing is borrowed. This module knows what they mean:
- * which opcode may follow which, masks, UTF-8, close codes and the size of a message. wslay's frame
- * context is borrowed from a pool from the first byte of a frame until the end of its message, so
- * that a decoder between messages is one pointer.
+ * wslay takes the frames apart, and this module knows what they mean: which opcode may follow
+ * which, masks, UTF-8, close codes and the size of a message. wslay's frame context is borrowed
+ * from a pool from the first byte of a frame until the end of its message, so that a decoder
+ * between messages is one pointer. Whole binary messages in one frame, for a sink that takes them
+ * as a stream, need neither: their headers are judged here.
  *
- *   Cost       feed: payload is unmasked where it stands, eight bytes at a time, and never copied.
- *              No allocation once the pool has grown to the number of frames that are incomplete
- *              at the same time.
- *   Threads    A pool and the decoders that use it belong to one thread.
+ *   Cost       feed: payload is unmasked in the input, eight bytes at a time and more, and not
+ *              copied; where messages are joined unmasking moves it. No allocation once the pool
+ * has grown to the number of frames that are incomplete at the same time. Threads    A pool and the
+ * decoders that use it belong to one thread.
  */
 #ifndef TRANSPORT_WS_H
 #define TRANSPORT_WS_H

@@ -251,11 +251,11 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         core->stats.dropped++;
         return;
     }
-    slot->kind = SLOT_PUBLISH;
-    slot->message = message_hold(message);
-    slot->qos = qos & 3U;
-    slot->retain = retain;
-    slot->identifier = subscription->identifier;
+    *slot = (struct slot){.message = message_hold(message),
+                          .identifier = subscription->identifier,
+                          .kind = SLOT_PUBLISH,
+                          .qos = qos & 3U,
+                          .retain = retain};
     if (group != NULL) {
         slot->is_shared = 1;
         slot->group = group;
