@@ -59,10 +59,10 @@ static struct ws_verdict violation(uint16_t code, const char *text)
 static void unmask(uint8_t *to, const uint8_t *from, size_t len, const uint8_t pattern[SWAR_BYTES])
 {
     uint64_t mask = swar_load(pattern);
-    for (; len >= 4 * SWAR_BYTES; len -= 4 * SWAR_BYTES) {
-        uint64_t words[4];
+    uint64_t words[4];
+    for (; len >= sizeof words; len -= sizeof words) {
         memcpy(words, from, sizeof words);
-        for (size_t i = 0; i < 4; i++) {
+        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
             words[i] ^= mask;
         }
         memcpy(to, words, sizeof words);

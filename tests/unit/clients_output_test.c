@@ -215,7 +215,7 @@ static void every_version_qos_and_length(void **state)
         struct fixture fixture;
         open_client(&fixture, versions[v], 0, 0);
         for (uint8_t qos = 0; qos <= 2; qos++) {
-            for (size_t i = 0; i < 4 * 16; i++) {
+            for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] * 16; i++) {
                 size_t len = lengths[i / 16] + i % 16;
                 publish(&fixture, qos, "topic", len);
                 flush(&fixture);
