@@ -122,9 +122,9 @@ struct advance {
 static void fire(void *ctx, struct timer *timer)
 {
     const struct advance *advance = ctx;
-    struct session *session =
-        (struct session *)(void *)((char *)timer - offsetof(struct session, timer));
-    session_on_timer(advance->core, advance->now_ms, session);
+    struct session_absence *absence =
+        (struct session_absence *)(void *)((char *)timer - offsetof(struct session_absence, timer));
+    session_on_timer(advance->core, advance->now_ms, absence);
 }
 
 void core_advance(struct core *core, uint64_t now_ms)
@@ -239,7 +239,8 @@ static void check_session(void *ctx, struct map_node *node)
         queue_members--;
     }
     ENSURE(queue_members == 0);
-    ENSURE(subscriptions == session->subscription_count && shared == session->share_count);
+    ENSURE(subscriptions == session->subscription_count && (shared == 0 || session->has_shared));
+    ENSURE(!session->is_durable || session->absence->durable->session == session);
     uint32_t shared_slots = 0;
     size_t bytes = 0;
     uint32_t scans = 0;
@@ -258,13 +259,15 @@ static void check_session(void *ctx, struct map_node *node)
     }
     ENSURE(scans == session->scans && waits == session_waiting(session));
     uint32_t in_quota = 0;
+    size_t in_window = 0;
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);
         check_slot(totals, slot, &shared_slots);
         in_quota += slot->kind != SLOT_EMPTY && slot->in_quota;
+        in_window += slot->kind == SLOT_PUBLISH ? message_size(slot->message) : 0;
     }
     ENSURE(bytes == session->queued_bytes && shared_slots == session->shared_slots);
-    ENSURE(in_quota == session->quota_used);
+    ENSURE(in_quota == session->quota_used && in_window == slot_window_bytes(&session->window));
     ENSURE(session->window.sent <= slot_window_count(&session->window));
     totals->bytes += bytes;
     totals->connected += session->client != NULL;

@@ -103,6 +103,16 @@ struct session_will {
     uint64_t due_at_ms; /* TIMER_NEVER while the client is connected */
 };
 
+/* What only a session needs that may be without its client, or leaves a will. */
+struct session_absence {
+    struct timer timer; /* will delay or expiry, whichever is earlier; armed while disconnected */
+    struct session *session;
+    struct session_will *will;       /* NULL: none */
+    struct session_durable *durable; /* NULL: it ends with the process; owned */
+    uint64_t expires_at_ms;          /* TIMER_NEVER while connected, or for ever */
+    uint32_t expiry_s;
+};
+
 struct session {
     struct map_node node; /* in core->sessions */
     uint64_t number;
@@ -112,16 +122,10 @@ struct session {
     struct id_set unreleased;  /* QoS 2 identifiers from the client, PUBREL awaited */
     struct session_subscription *subscriptions;
     struct share_member *queue_members; /* of them those of queues */
-    struct session_will *will;
-    struct session_durable *durable; /* NULL: it ends with the process; owned */
+    struct session_absence *absence; /* NULL: it ends with its connection, without a will; owned */
     struct shared *reader; /* what effects.may_read is asked with; NULL: it may read everything */
-    struct timer timer; /* will delay or expiry, whichever is earlier; armed while disconnected */
-    uint64_t expires_at_ms; /* TIMER_NEVER while connected, or for ever */
-    size_t inflight_bytes;  /* of the messages in window */
-    size_t queued_bytes;    /* of the messages in queue */
-    uint32_t expiry_s;
+    size_t queued_bytes;   /* of the messages in queue */
     uint32_t subscription_count;
-    uint32_t share_count;  /* of them shared */
     uint32_t scans;        /* SLOT_SCAN in queue */
     uint32_t shared_slots; /* slots in queue and window that came through a shared subscription */
     uint16_t receive_maximum;
@@ -131,6 +135,8 @@ struct session {
                                 since */
     bool blocked : 1;        /* nothing can be sent before an acknowledgement or a commit comes */
     bool is_waiting : 1;     /* in core->waiting */
+    bool is_durable : 1;     /* absence->durable is there */
+    bool has_shared : 1;     /* some of its subscriptions are shared, or were */
     uint8_t client_id[];
 };
 
@@ -207,14 +213,18 @@ struct session *session_find(const struct core *core, struct bytes client_id);
  * NULL when there is no memory. No other may have that id. */
 struct session *session_create(struct core *core, struct bytes client_id, uint64_t number);
 
+/* The session can be without a client from now on. Errors: STATUS_NO_MEMORY. */
+MUST_USE enum status session_allow_absence(struct session *session);
+
 /* Ends a session without a word: its memory, subscriptions and queue. */
 void session_forget(struct core *core, struct session *session);
 
-/* Arms the timer of a session without a client for its will or its end. */
+/* Arms the timer of a session without a client for its will or its end. Requires: it can be
+ * without one. */
 void session_arm_timer(struct core *core, struct session *session);
 
 /* The session's timer fired: its will is due, or it has expired. */
-void session_on_timer(struct core *core, uint64_t now_ms, struct session *session);
+void session_on_timer(struct core *core, uint64_t now_ms, struct session_absence *absence);
 
 /* session_queue.c */
 
@@ -259,7 +269,7 @@ void session_drop_first(struct core *core, struct session *session);
 /* What stands in front of the session's queue, or NULL. */
 static inline struct session_backlog *session_backlog(const struct session *session)
 {
-    return session->durable == NULL ? NULL : session->durable->backlog;
+    return !session->is_durable ? NULL : session->absence->durable->backlog;
 }
 
 /* How many wait to be sent. */
@@ -317,7 +327,7 @@ bool durable_is_full(const struct core *core);
 bool durable_refuses(const struct core *core, const struct message *message);
 
 /* Makes a session outlive the process, or no more; durable_make does so for one that the store has
- * already. Errors: STATUS_NO_MEMORY. */
+ * already. Requires: it can be absent. Errors: STATUS_NO_MEMORY. */
 MUST_USE enum status durable_attach(struct core *core, struct session *session);
 MUST_USE enum status durable_make(struct core *core, struct session *session);
 void durable_detach(struct core *core, struct session *session);

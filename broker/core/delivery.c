@@ -31,7 +31,7 @@ static bool window_is_used_up(const struct core *core, const struct session *ses
 {
     size_t bytes_max = core->options.inflight_bytes_max;
     return quota_is_used_up(core, session) || slot_window_is_full(&session->window) ||
-           (bytes_max != 0 && session->inflight_bytes >= bytes_max);
+           (bytes_max != 0 && slot_window_bytes(&session->window) >= bytes_max);
 }
 
 static enum core_next fill(struct core_delivery *out, const struct slot *slot, uint64_t now_ms)
@@ -139,7 +139,7 @@ static bool may_go_ahead(const struct core *core, const struct session *session)
     size_t bytes_max = core->options.inflight_bytes_max;
     uint32_t max = durable_is_assigning(core, session) ? AHEAD_MAX : AHEAD_MAX / 2;
     return count_unsent(session) < max && !slot_window_is_full(&session->window) &&
-           (bytes_max == 0 || session->inflight_bytes < bytes_max) &&
+           (bytes_max == 0 || slot_window_bytes(&session->window) < bytes_max) &&
            durable_may_assign(core, session);
 }
 
@@ -158,7 +158,7 @@ static struct slot *put_in_window(struct core *core, struct session *session,
     }
     put->in_quota = !is_held;
     session->quota_used = (uint16_t)(session->quota_used + !is_held);
-    session->inflight_bytes += message_size(slot->message);
+    session->window.ring->bytes += message_size(slot->message);
     return put;
 }
 
@@ -299,7 +299,7 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
         return next_gathered(core, now_ms, session, scan, out);
     }
     bool has_room =
-        session->durable == NULL ? !window_is_used_up(core, session) : may_go_ahead(core, session);
+        !session->is_durable ? !window_is_used_up(core, session) : may_go_ahead(core, session);
     if (scan->qos != 0 && !has_room) {
         hold(core, session);
         return CORE_AGAIN;

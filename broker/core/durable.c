@@ -81,8 +81,7 @@ struct session *durable_find(const struct core *core, uint64_t number)
 
 enum status durable_attach(struct core *core, struct session *session)
 {
-    return core->store == NULL || session->durable != NULL ? STATUS_OK
-                                                           : durable_make(core, session);
+    return core->store == NULL || session->is_durable ? STATUS_OK : durable_make(core, session);
 }
 
 enum status durable_make(struct core *core, struct session *session)
@@ -96,7 +95,8 @@ enum status durable_make(struct core *core, struct session *session)
         mem_free(durable);
         return STATUS_NO_MEMORY;
     }
-    session->durable = durable;
+    session->absence->durable = durable;
+    session->is_durable = true;
     return STATUS_OK;
 }
 
@@ -127,8 +127,8 @@ static void stop_waiting(struct core *core, struct session *session)
 void durable_detach(struct core *core, struct session *session)
 {
     stop_waiting(core, session);
-    struct session_durable *durable = session->durable;
-    if (durable != NULL) {
+    if (session->is_durable) {
+        struct session_durable *durable = session->absence->durable;
         if (core->store != NULL) {
             store_delete_session(changing(core), session->number);
         }
@@ -136,25 +136,27 @@ void durable_detach(struct core *core, struct session *session)
         ENSURE(durable->backlog == NULL); /* the queue is empty */
         map_remove(&core->durables, &durable->node);
         mem_free(durable);
-        session->durable = NULL;
+        session->absence->durable = NULL;
+        session->is_durable = false;
     }
 }
 
 void durable_put_session(struct core *core, const struct session *session)
 {
-    if (core->store == NULL || session->durable == NULL) {
+    if (core->store == NULL || !session->is_durable) {
         return;
     }
+    const struct session_absence *absence = session->absence;
     struct store_will will;
     struct store_session stored = {
         .number = session->number,
         .client_id = core_session_client_id(session),
-        .expiry_s = session->expiry_s,
-        .expires_unix_ms = unix_ms(core, session->expires_at_ms),
+        .expiry_s = absence->expiry_s,
+        .expires_unix_ms = unix_ms(core, absence->expires_at_ms),
         .connected = session->client != NULL,
     };
-    if (session->will != NULL) {
-        const struct core_will *own = &session->will->will;
+    if (absence->will != NULL) {
+        const struct core_will *own = &absence->will->will;
         will = (struct store_will){
             .topic = message_topic(own->message),
             .properties = message_properties(own->message),
@@ -164,7 +166,7 @@ void durable_put_session(struct core *core, const struct session *session)
             .delay_s = own->delay_s,
             .has_expiry = own->has_expiry,
             .expiry_s = own->expiry_s,
-            .due_unix_ms = unix_ms(core, session->will->due_at_ms),
+            .due_unix_ms = unix_ms(core, absence->will->due_at_ms),
         };
         stored.will = &will;
     }
@@ -175,7 +177,7 @@ void durable_put_subscription(struct core *core, const struct session_subscripti
                               bool scan_pending)
 {
     const struct session *session = subscription->session;
-    if (core->store == NULL || session->durable == NULL) {
+    if (core->store == NULL || !session->is_durable) {
         return;
     }
     struct store_subscription stored = {
@@ -202,7 +204,7 @@ void durable_put_subscription(struct core *core, const struct session_subscripti
 
 void durable_delete_subscription(struct core *core, const struct session_subscription *subscription)
 {
-    if (core->store != NULL && subscription->session->durable != NULL) {
+    if (core->store != NULL && subscription->session->is_durable) {
         store_delete_subscription(changing(core), subscription->session->number,
                                   bytes_of(subscription->filter, subscription->filter_len));
     }
@@ -232,7 +234,7 @@ static bool reserve_part(struct core *core)
 
 bool durable_note(struct core *core, struct session *session, struct slot *slot)
 {
-    if (core->store == NULL || session->durable == NULL) {
+    if (core->store == NULL || !session->is_durable) {
         return true;
     }
     if (!reserve_part(core)) {
@@ -298,7 +300,7 @@ bool durable_append(struct core *core, const struct session *from, uint16_t pack
         core->recipients[count++] =
             (struct store_recipient){.role = STORE_RETAINED, .qos = message->qos, .retain = true};
     }
-    if (packet_id != 0 && from->durable != NULL) {
+    if (packet_id != 0 && from->is_durable) {
         core->recipients[count++] = (struct store_recipient){.session = from->number,
                                                              .packet_id = packet_id,
                                                              .role = STORE_SENDER,
@@ -362,7 +364,7 @@ bool durable_is_older(const struct core *core, const struct slot *slot)
 /* The slot's identifier becomes durable with the change made last. */
 static void enter_epoch(const struct core *core, struct session *session, struct slot *slot)
 {
-    struct session_durable *durable = session->durable;
+    struct session_durable *durable = session->absence->durable;
     if (durable->assigned_at <= core->committed) {
         durable->epoch = !durable->epoch;
     }
@@ -406,20 +408,21 @@ bool durable_must_wait(const struct core *core, const struct message *message)
 
 bool durable_assignment_pending(const struct core *core, const struct session *session)
 {
-    return core->store != NULL && session->durable != NULL &&
-           session->durable->assigned_at > core->committed;
+    return core->store != NULL && session->is_durable &&
+           session->absence->durable->assigned_at > core->committed;
 }
 
 bool durable_identifier_is_pending(const struct core *core, const struct session *session,
                                    const struct slot *slot)
 {
-    return durable_assignment_pending(core, session) && slot->epoch == session->durable->epoch;
+    return durable_assignment_pending(core, session) &&
+           slot->epoch == session->absence->durable->epoch;
 }
 
 bool durable_is_assigning(const struct core *core, const struct session *session)
 {
     return durable_assignment_pending(core, session) &&
-           session->durable->assigned_at == store_ticket(core->store);
+           session->absence->durable->assigned_at == store_ticket(core->store);
 }
 
 bool durable_may_assign(const struct core *core, const struct session *session)
@@ -508,7 +511,7 @@ static bool want_slots(struct session *session, struct wanted *wanted)
 
 bool durable_fetch(struct core *core, struct session *session)
 {
-    if (session->durable->is_fetching) {
+    if (session->absence->durable->is_fetching) {
         session->blocked = true;
         return true;
     }
@@ -525,7 +528,7 @@ bool durable_fetch(struct core *core, struct session *session)
         return false;
     }
     session->blocked = true;
-    session->durable->is_fetching = true;
+    session->absence->durable->is_fetching = true;
     store_fetch(core->store, session->number, wanted.arrivals, wanted.count);
     return true;
 }
@@ -563,7 +566,7 @@ static void fill_slot(struct core *core, struct session *session, struct slot *s
     message->is_stored = true;
     size_t size = message_size(message);
     if (slot->packet_id != 0) {
-        session->inflight_bytes += size;
+        session->window.ring->bytes += size;
     } else {
         session->queued_bytes += size - slot->stored_bytes;
         core->stats.queued_bytes += size - slot->stored_bytes;
@@ -637,7 +640,7 @@ void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *
     struct session *session = durable_find(core, number);
     struct share_group *queue = session == NULL ? NULL : queue_of_anchor(session);
     if (session != NULL) {
-        session->durable->is_fetching = false;
+        session->absence->durable->is_fetching = false;
     }
     if (session == NULL || (session->client == NULL && queue == NULL)) {
         for (size_t i = 0; i < count; i++) {
@@ -691,7 +694,7 @@ static bool spill_window(const struct core *core, struct session *session)
         if (!may_leave(core, session, slot)) {
             done = false;
         } else if (slot->kind == SLOT_PUBLISH) {
-            session->inflight_bytes -= message_size(slot->message);
+            session->window.ring->bytes -= message_size(slot->message);
             leave_memory(slot);
         }
     }
@@ -754,7 +757,7 @@ static bool spill_all(struct core *core, struct session *session)
 
 void durable_drop_qos0(struct core *core, struct session *session)
 {
-    if (core->store == NULL || session->durable == NULL || core->options.queue_qos0) {
+    if (core->store == NULL || !session->is_durable || core->options.queue_qos0) {
         return;
     }
     bool dropped = false;
@@ -775,13 +778,13 @@ void durable_drop_qos0(struct core *core, struct session *session)
 
 void durable_spill(struct core *core, struct session *session)
 {
-    struct session_durable *durable = session->durable;
-    if (core->store == NULL || durable == NULL || session->client != NULL ||
-        durable->on_spill_list) {
+    if (core->store == NULL || !session->is_durable || session->client != NULL) {
         return;
     }
+    struct session_durable *durable = session->absence->durable;
     bool has_front = durable->backlog != NULL && durable->backlog->front.count != 0;
-    if (session->queue.count == 0 && !has_front && slot_window_count(&session->window) == 0) {
+    if (durable->on_spill_list ||
+        (session->queue.count == 0 && !has_front && slot_window_count(&session->window) == 0)) {
         return;
     }
     durable->on_spill_list = true;

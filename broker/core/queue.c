@@ -92,11 +92,11 @@ enum status core_queue_open(struct core *core, uint64_t now_ms, struct bytes nam
     if (anchor == NULL) {
         return STATUS_NO_MEMORY;
     }
-    anchor->expiry_s = CORE_SESSION_NEVER_EXPIRES;
-    if (durable_attach(core, anchor) != STATUS_OK) {
+    if (session_allow_absence(anchor) != STATUS_OK || durable_attach(core, anchor) != STATUS_OK) {
         session_forget(core, anchor);
         return STATUS_NO_MEMORY;
     }
+    anchor->absence->expiry_s = CORE_SESSION_NEVER_EXPIRES;
     durable_put_session(core, anchor);
     struct core_subscribe subscribe = {.filter = text.filter, .qos = 1};
     enum mqtt_reason reason = core_subscribe(core, now_ms, anchor, &subscribe);
@@ -278,7 +278,7 @@ bool queue_put_back(struct core *core, struct session *session, struct slot *slo
         to->shared_slots++;
     }
     if (slot->packet_id != 0) {
-        session->inflight_bytes -= size;
+        session->window.ring->bytes -= size;
     } else {
         session_leave_queue(core, session, slot);
     }

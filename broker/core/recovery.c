@@ -101,7 +101,7 @@ static enum status load_will(const struct recovery *recovery, struct session *se
     will->will.expiry_s = from->expiry_s;
     will->due_at_ms = stored->connected ? recovery->now_ms + UINT64_C(1000) * from->delay_s
                                         : from_unix(recovery->core, from->due_unix_ms);
-    session->will = will;
+    session->absence->will = will;
     return STATUS_OK;
 }
 
@@ -113,13 +113,15 @@ static enum status on_session(void *ctx, const struct store_session *stored)
         return STATUS_INVALID;
     }
     struct session *session = session_create(core, stored->client_id, stored->number);
-    if (session == NULL || durable_make(core, session) != STATUS_OK) {
+    if (session == NULL || session_allow_absence(session) != STATUS_OK ||
+        durable_make(core, session) != STATUS_OK) {
         return STATUS_NO_MEMORY;
     }
-    session->expiry_s = stored->expiry_s;
-    session->expires_at_ms = from_unix(core, stored->expires_unix_ms);
+    struct session_absence *absence = session->absence;
+    absence->expiry_s = stored->expiry_s;
+    absence->expires_at_ms = from_unix(core, stored->expires_unix_ms);
     if (stored->connected) {
-        session->expires_at_ms = stored->expiry_s == CORE_SESSION_NEVER_EXPIRES
+        absence->expires_at_ms = stored->expiry_s == CORE_SESSION_NEVER_EXPIRES
                                      ? TIMER_NEVER
                                      : recovery->now_ms + UINT64_C(1000) * stored->expiry_s;
         struct session **place = list_add(&recovery->connected, sizeof(struct session *));
@@ -475,7 +477,9 @@ enum status core_open_store(struct core *core, uint64_t now_ms, uint64_t unix_ms
     if (status == STATUS_OK) {
         status = settle(&recovery);
     }
-    map_each(&core->sessions, arm_timer, core);
+    if (status == STATUS_OK) {
+        map_each(&core->sessions, arm_timer, core);
+    }
     recovery_fini(&recovery);
     return status;
 }

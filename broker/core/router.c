@@ -100,10 +100,10 @@ enum mqtt_reason core_publish_qos2(struct core *core, uint64_t now_ms, struct se
         /* A PUBREC that refuses ends the exchange: the identifier is free (4.3.3). */
         uint64_t arrival;
         (void)id_set_remove(&from->unreleased, packet_id, &arrival);
-        if (message->is_stored && from->durable != NULL) {
+        if (message->is_stored && from->is_durable) {
             durable_finish_part(core, message->sequence, STORE_SENDER, from->number);
         }
-    } else if (message->is_stored && from->durable != NULL) {
+    } else if (message->is_stored && from->is_durable) {
         id_set_assign(&from->unreleased, packet_id, message->sequence);
     }
     return reason;

@@ -134,7 +134,7 @@ void scan_close(struct core *core, struct session *session, struct retained_scan
 bool scan_gathers(const struct core *core, const struct session *session,
                   const struct retained_scan *scan)
 {
-    return scan->qos == 2 && core->store != NULL && session->durable != NULL;
+    return scan->qos == 2 && core->store != NULL && session->is_durable;
 }
 
 enum retained_step scan_step(struct core *core, const struct session *session,
@@ -183,7 +183,7 @@ static unsigned places_in_window(const struct session *session, const struct mes
 
 bool scan_store(const struct session *session, struct slot *slot)
 {
-    if (session->durable == NULL || !slot->message->is_stored || slot->qos == 0) {
+    if (!session->is_durable || !slot->message->is_stored || slot->qos == 0) {
         return false;
     }
     unsigned places = places_in_window(session, slot->message);

@@ -29,7 +29,7 @@ uint64_t core_session_number(const struct session *session)
 
 uint32_t core_session_expiry_s(const struct session *session)
 {
-    return session->expiry_s;
+    return session->absence == NULL ? 0 : session->absence->expiry_s;
 }
 
 static uint32_t granted_expiry_s(const struct core *core, uint32_t wish_s)
@@ -40,7 +40,9 @@ static uint32_t granted_expiry_s(const struct core *core, uint32_t wish_s)
 
 void core_session_set_expiry(struct core *core, struct session *session, uint32_t expiry_s)
 {
-    session->expiry_s = granted_expiry_s(core, expiry_s);
+    if (core_session_expiry_s(session) != 0) {
+        session->absence->expiry_s = granted_expiry_s(core, expiry_s);
+    }
 }
 
 static void free_will(struct session_will *will)
@@ -60,17 +62,19 @@ void core_session_set_reader(struct session *session, struct shared *reader)
 
 static void drop_will(struct session *session)
 {
-    free_will(session->will);
-    session->will = NULL;
+    if (session->absence != NULL) {
+        free_will(session->absence->will);
+        session->absence->will = NULL;
+    }
 }
 
 static void publish_will(struct core *core, uint64_t now_ms, struct session *session)
 {
-    struct session_will *will = session->will;
-    if (will == NULL) {
+    if (session->absence == NULL || session->absence->will == NULL) {
         return;
     }
-    session->will = NULL;
+    struct session_will *will = session->absence->will;
+    session->absence->will = NULL;
     struct message *message = will->will.message;
     if (will->will.has_expiry) {
         message->expires_at_ms = now_ms + UINT64_C(1000) * will->will.expiry_s;
@@ -82,6 +86,28 @@ static void publish_will(struct core *core, uint64_t now_ms, struct session *ses
     mem_free(will);
 }
 
+enum status session_allow_absence(struct session *session)
+{
+    if (session->absence == NULL) {
+        session->absence = mem_zalloc(sizeof *session->absence);
+        if (session->absence == NULL) {
+            return STATUS_NO_MEMORY;
+        }
+        session->absence->session = session;
+        session->absence->expires_at_ms = TIMER_NEVER;
+    }
+    return STATUS_OK;
+}
+
+static void forget_absence(struct core *core, struct session *session)
+{
+    if (session->absence != NULL) {
+        timer_cancel(&core->wheel, &session->absence->timer);
+        drop_will(session);
+        mem_free(session->absence);
+    }
+}
+
 /* Ends the session's memory. Sends nothing. */
 void session_forget(struct core *core, struct session *session)
 {
@@ -91,8 +117,6 @@ void session_forget(struct core *core, struct session *session)
         session_update_groups(core, session);
     }
     session_drop_subscriptions(core, session);
-    timer_cancel(&core->wheel, &session->timer);
-    drop_will(session);
     core_session_set_reader(session, NULL);
     session_clear_queue(core, session);
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
@@ -108,6 +132,7 @@ void session_forget(struct core *core, struct session *session)
     }
     id_set_fini(&session->unreleased);
     durable_detach(core, session);
+    forget_absence(core, session);
     map_remove(&core->sessions, &session->node);
     mem_free(session);
 }
@@ -123,21 +148,23 @@ static void end_session(struct core *core, uint64_t now_ms, struct session *sess
 
 void session_arm_timer(struct core *core, struct session *session)
 {
-    uint64_t at_ms = session->expires_at_ms;
-    if (session->will != NULL && session->will->due_at_ms < at_ms) {
-        at_ms = session->will->due_at_ms;
+    struct session_absence *absence = session->absence;
+    uint64_t at_ms = absence->expires_at_ms;
+    if (absence->will != NULL && absence->will->due_at_ms < at_ms) {
+        at_ms = absence->will->due_at_ms;
     }
-    timer_arm(&core->wheel, &session->timer, at_ms);
+    timer_arm(&core->wheel, &absence->timer, at_ms);
 }
 
-void session_on_timer(struct core *core, uint64_t now_ms, struct session *session)
+void session_on_timer(struct core *core, uint64_t now_ms, struct session_absence *absence)
 {
-    if (now_ms >= session->expires_at_ms) {
+    struct session *session = absence->session;
+    if (now_ms >= absence->expires_at_ms) {
         core->stats.sessions_expired++;
         end_session(core, now_ms, session);
         return;
     }
-    if (session->will != NULL && now_ms >= session->will->due_at_ms) {
+    if (absence->will != NULL && now_ms >= absence->will->due_at_ms) {
         publish_will(core, now_ms, session);
         durable_put_session(core, session);
     }
@@ -156,20 +183,21 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
     if (!with_will) {
         drop_will(session);
     }
-    if (session->expiry_s == 0) {
+    if (core_session_expiry_s(session) == 0) {
         end_session(core, now_ms, session);
         return;
     }
+    struct session_absence *absence = session->absence;
     session_hand_over_shared(core, session, true);
     durable_drop_qos0(core, session);
-    session->expires_at_ms = session->expiry_s == CORE_SESSION_NEVER_EXPIRES
+    absence->expires_at_ms = absence->expiry_s == CORE_SESSION_NEVER_EXPIRES
                                  ? TIMER_NEVER
-                                 : now_ms + UINT64_C(1000) * session->expiry_s;
-    if (session->will != NULL) {
-        if (session->will->will.delay_s == 0) {
+                                 : now_ms + UINT64_C(1000) * absence->expiry_s;
+    if (absence->will != NULL) {
+        if (absence->will->will.delay_s == 0) {
             publish_will(core, now_ms, session);
         } else {
-            session->will->due_at_ms = now_ms + UINT64_C(1000) * session->will->will.delay_s;
+            absence->will->due_at_ms = now_ms + UINT64_C(1000) * absence->will->will.delay_s;
         }
     }
     durable_put_session(core, session);
@@ -189,7 +217,6 @@ struct session *session_create(struct core *core, struct bytes client_id, uint64
     if (core->session_number < session->number) {
         core->session_number = session->number;
     }
-    session->expires_at_ms = TIMER_NEVER;
     uint64_t hash = hash_bytes(&core->options.seed, client_id);
     if (map_add(&core->sessions, hash, &session->node) != STATUS_OK) {
         mem_free(session);
@@ -207,6 +234,21 @@ static void resume(struct session *session)
     }
     session->quota_used = 0;
     session->window.sent = 0;
+}
+
+/* The client is there: nothing is due before it leaves, and then what it has said now. */
+static void end_absence(struct core *core, struct session *session, uint32_t expiry_s,
+                        struct session_will *will)
+{
+    struct session_absence *absence = session->absence;
+    if (absence != NULL) {
+        drop_will(session); /* a delayed one of the connection before: its client is back in time
+                               (3.1.3.2.2) */
+        absence->will = will;
+        timer_cancel(&core->wheel, &absence->timer);
+        absence->expires_at_ms = TIMER_NEVER;
+        absence->expiry_s = expiry_s;
+    }
 }
 
 /* Whoever held the client id goes. Returns the session that goes on, or NULL. */
@@ -266,16 +308,12 @@ enum status core_connect(struct core *core, uint64_t now_ms, const struct core_c
             return STATUS_NO_MEMORY;
         }
     }
-    if (expiry_s != 0 && durable_attach(core, session) != STATUS_OK) {
+    if (((expiry_s != 0 || will != NULL) && session_allow_absence(session) != STATUS_OK) ||
+        (expiry_s != 0 && durable_attach(core, session) != STATUS_OK)) {
         abandon(core, session, *session_present, will);
         return STATUS_NO_MEMORY;
     }
-    drop_will(session); /* a delayed one of the connection before: its client is back in time
-                           (3.1.3.2.2) */
-    session->will = will;
-    timer_cancel(&core->wheel, &session->timer);
-    session->expires_at_ms = TIMER_NEVER;
-    session->expiry_s = expiry_s;
+    end_absence(core, session, expiry_s, will);
     core_session_set_reader(session, connect->reader);
     session->receive_maximum = connect->receive_maximum;
     session->client = connect->client;
@@ -305,7 +343,7 @@ enum status core_end_session(struct core *core, uint64_t now_ms, struct bytes cl
     }
     if (session->client != NULL) {
         core->effects.session_lost(core->effects.ctx, session->client, reason);
-        session->expiry_s = 0;
+        core_session_set_expiry(core, session, 0);
         core_disconnect(core, now_ms, session, true);
     } else {
         end_session(core, now_ms, session);

@@ -23,7 +23,7 @@ void share_group_release(struct share_group *group)
 void slot_release_message(struct session *session, struct slot *slot)
 {
     if (slot->packet_id != 0) {
-        session->inflight_bytes -= message_size(slot->message);
+        session->window.ring->bytes -= message_size(slot->message);
     }
     message_release(slot->message);
     slot->message = NULL;
@@ -71,7 +71,7 @@ void session_leave_queue(struct core *core, struct session *session, const struc
 
 struct session_backlog *session_make_backlog(struct session *session)
 {
-    struct session_durable *durable = session->durable;
+    struct session_durable *durable = session->absence->durable;
     if (durable->backlog == NULL) {
         durable->backlog = mem_zalloc(sizeof *durable->backlog);
     }
@@ -82,8 +82,8 @@ void session_trim_backlog(struct session *session)
 {
     const struct session_backlog *backlog = session_backlog(session);
     if (backlog != NULL && backlog->front.count == 0 && backlog->run.count == 0) {
-        mem_free(session->durable->backlog);
-        session->durable->backlog = NULL;
+        mem_free(session->absence->durable->backlog);
+        session->absence->durable->backlog = NULL;
     }
 }
 
@@ -266,7 +266,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
     session->queued_bytes += message_size(message);
     core->stats.queued_bytes += message_size(message);
     core->stats.queued_messages++;
-    if (session->durable != NULL) {
+    if (session->is_durable) {
         slot->is_second = group != NULL && !is_queue;
         /* What several groups give to one session is stored once. */
         bool is_known = last_message == message && last_is_second && slot->is_second;

@@ -203,6 +203,7 @@ static bool grow(struct slot_window *window, struct slot_pool *pool)
         ring->count = old->count;
         ring->open = old->open;
         ring->base = old->base;
+        ring->bytes = old->bytes;
         for (uint32_t i = 0; i < old->count; i++) {
             ring->slots[i] = *ring_at(old, i);
         }

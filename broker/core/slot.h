@@ -150,6 +150,7 @@ struct window_ring {
     uint32_t count;    /* slots in use, finished ones between unfinished ones included */
     uint32_t open;     /* of them unfinished */
     uint16_t base;     /* identifier of the first slot; meaningless when count is 0 */
+    size_t bytes;      /* of the messages in it; the user's */
     struct slot slots[];
 };
 
@@ -159,6 +160,12 @@ enum { WINDOW_SPAN_MAX = 65535, WINDOW_STRAGGLERS_MAX = 1024, WINDOW_SPILL_MIN =
 static inline uint32_t slot_window_count(const struct slot_window *window)
 {
     return window->ring == NULL ? 0 : window->ring->straggler_count + window->ring->count;
+}
+
+/* Bytes of the messages that are in it and in memory. */
+static inline size_t slot_window_bytes(const struct slot_window *window)
+{
+    return window->ring == NULL ? 0 : window->ring->bytes;
 }
 
 /* True when a client withholds so many acknowledgements that no identifier can be given. */

@@ -44,7 +44,7 @@ static void swap_members(struct share_group *group, uint32_t a, uint32_t b)
 
 void session_update_groups(struct core *core, struct session *session)
 {
-    if (session->share_count == 0) {
+    if (!session->has_shared) {
         return;
     }
     for (const struct session_subscription *s = session->subscriptions; s != NULL; s = s->next) {
@@ -365,7 +365,6 @@ static void forget_subscription(struct core *core, struct session_subscription *
     durable_delete_subscription(core, subscription);
     if (subscription->member != NULL) {
         leave_group(core, subscription->member);
-        subscription->session->share_count--;
         core->stats.shared_subscriptions--;
     } else {
         ENSURE(topic_trie_remove(core->trie, subscription_filter(subscription),
@@ -390,7 +389,7 @@ static enum status store_shared(struct core *core, struct session_subscription *
         close_group_if_empty(core, group);
         return status;
     }
-    subscription->session->share_count++;
+    subscription->session->has_shared = true;
     core->stats.shared_subscriptions++;
     return STATUS_OK;
 }
@@ -463,7 +462,7 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
     if (!parse_filter(core, subscribe->filter, &parsed)) {
         return MQTT_TOPIC_FILTER_INVALID;
     }
-    if (durable_is_full(core) && session->durable != NULL) {
+    if (durable_is_full(core) && session->is_durable) {
         return MQTT_QUOTA_EXCEEDED;
     }
     uint8_t qos = subscribe->qos < core->options.qos_max ? subscribe->qos : core->options.qos_max;
@@ -512,7 +511,7 @@ enum mqtt_reason core_subscribe(struct core *core, uint64_t now_ms, struct sessi
         }
     }
     durable_put_subscription(core, entry, with_retained);
-    if (session->durable != NULL) {
+    if (session->is_durable) {
         durable_hold_answer(core);
     }
     return (enum mqtt_reason)qos;
@@ -535,7 +534,7 @@ enum mqtt_reason core_unsubscribe(struct core *core, struct session *session, st
         return MQTT_NO_SUBSCRIPTION_EXISTED;
     }
     forget_subscription(core, subscription);
-    if (session->durable != NULL) {
+    if (session->is_durable) {
         durable_hold_answer(core);
     }
     return MQTT_SUCCESS;
