@@ -164,6 +164,35 @@ struct mqtt_client_stats mqtt_clients_stats(const struct mqtt_clients *clients)
     return clients->stats;
 }
 
+struct client_extra *client_extra_get(struct mqtt_client *client)
+{
+    if (client->extra == NULL) {
+        client->extra = mem_zalloc(sizeof *client->extra);
+    }
+    return client->extra;
+}
+
+bool client_set_user_name(struct mqtt_client *client, struct bytes user_name)
+{
+    struct client_extra *before = client->extra;
+    if (before == NULL && user_name.data == NULL) {
+        return true;
+    }
+    struct client_extra *extra = mem_zalloc(sizeof *extra + user_name.len);
+    if (extra == NULL) {
+        return false;
+    }
+    if (before != NULL) {
+        *extra = *before;
+    }
+    client->has_user_name = user_name.data != NULL;
+    extra->user_name_len = (uint16_t)user_name.len;
+    bytes_copy(extra->user_name, user_name); /* it may be the one from before */
+    mem_free(before);
+    client->extra = extra;
+    return true;
+}
+
 struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_ms, void *link,
                                      struct mqtt_settings *settings, struct bytes certificate_user)
 {
@@ -171,13 +200,10 @@ struct mqtt_client *mqtt_client_open(struct mqtt_clients *clients, uint64_t now_
     if (client == NULL) {
         return NULL;
     }
-    if (certificate_user.len != 0 && certificate_user.len <= UINT16_MAX) {
-        client->user_name = mem_copy_string(certificate_user);
-        client->user_name_len = (uint16_t)certificate_user.len;
-        if (client->user_name == NULL) {
-            mem_free(client);
-            return NULL;
-        }
+    if (certificate_user.len != 0 && certificate_user.len <= UINT16_MAX &&
+        !client_set_user_name(client, certificate_user)) {
+        mem_free(client);
+        return NULL;
     }
     client->base.kind = mqtt_client_kind();
     client->clients = clients;
@@ -253,9 +279,11 @@ static void destroy(struct mqtt_client *client)
     }
     control_release(&client->control);
     mqtt_decoder_fini(&client->decoder);
-    alias_choices_destroy(client->aliases_out);
-    mem_free(client->user_name);
-    access_rights_release(client->rights);
+    if (client->extra != NULL) {
+        alias_choices_destroy(client->extra->aliases_out);
+        access_rights_release(client->extra->rights);
+        mem_free(client->extra);
+    }
     shared_release(&client->settings->shared);
     mem_free(client);
 }
@@ -378,7 +406,8 @@ struct bytes mqtt_client_id(const struct mqtt_client *client)
 
 struct bytes mqtt_client_user_name(const struct mqtt_client *client)
 {
-    return bytes_of(client->user_name, client->user_name_len);
+    return client->has_user_name ? bytes_of(client->extra->user_name, client->extra->user_name_len)
+                                 : BYTES_EMPTY;
 }
 
 enum mqtt_version mqtt_client_version(const struct mqtt_client *client)

@@ -58,6 +58,20 @@ struct login {
     uint8_t body[];
 };
 
+/* What most clients do not need; made with the first of it. */
+struct client_extra {
+    struct access_rights *rights;      /* NULL: it may do everything */
+    struct login *login;               /* CLIENT_CHECKING only */
+    struct alias_choices *aliases_out; /* NULL until we set up one */
+    uint64_t login_mark;       /* of its entry in the password file; 0: it came in without */
+    uint32_t packet_bytes_max; /* what the client accepts; 0 = anything */
+    uint16_t alias_maximum;    /* what the client accepts */
+    uint16_t user_name_len;
+    uint8_t user_name[];
+};
+
+/* Of these there are as many as clients, most of them idle: each member is one that an idle client
+ * needs. */
 struct mqtt_client {
     struct client base; /* first */
     struct mqtt_clients *clients;
@@ -67,20 +81,14 @@ struct mqtt_client {
     struct session *session;        /* NULL unless CLIENT_CONNECTED */
     struct mqtt_decoder decoder;    /* unused when packets come from another thread's */
     struct control *control;
-    struct login *login;               /* CLIENT_CHECKING only */
-    struct access_rights *rights;      /* NULL: it may do everything */
-    struct alias_choices *aliases_out; /* NULL until we set up one */
-    char *user_name;                   /* NULL: anonymous, or, before CONNECT, no certificate */
-    struct timer timer;                /* connect deadline, then keep alive */
+    struct client_extra *extra; /* NULL: none of it */
+    struct timer timer;         /* connect deadline, then keep alive */
     uint64_t opened_ms;
-    uint64_t login_mark;       /* of its entry in the password file; 0: it came in without */
-    uint32_t pings_due;        /* PINGRESPs to be sent behind the deliveries that are ready */
-    uint32_t packet_bytes_max; /* what the client accepts; 0 = anything */
-    uint16_t user_name_len;
+    uint32_t pings_due; /* PINGRESPs to be sent behind the deliveries that are ready */
     uint16_t keep_alive_s;
-    uint16_t alias_maximum; /* what the client accepts */
     uint8_t version : 3;    /* enum mqtt_version; 0 before CONNECT */
     uint8_t state : 2;      /* enum client_state */
+    bool has_user_name : 1; /* false: anonymous, or, before CONNECT, no certificate */
     bool clean_start : 1;
     bool is_paused : 1;    /* not read from: it leaves answers unread */
     bool told_refused : 1; /* a refused PUBLISH of it is in the log */
@@ -92,7 +100,19 @@ struct mqtt_client {
     bool greeted : 1;         /* CONNACK is on its way: deliveries may follow */
 };
 
+/* NULL: it may do everything. */
+static inline struct access_rights *client_rights(const struct mqtt_client *client)
+{
+    return client->extra == NULL ? NULL : client->extra->rights;
+}
+
 /* mqtt_client.c */
+
+/* What most clients do not need, made when it is not there. NULL: no memory. */
+MUST_USE struct client_extra *client_extra_get(struct mqtt_client *client);
+
+/* Remembers who the client is, data NULL: anonymous. False: no memory; nothing has changed then. */
+MUST_USE bool client_set_user_name(struct mqtt_client *client, struct bytes user_name);
 
 /* Ends the client for what it did or we decided: DISCONNECT with `reason`, and `why` as its Reason
  * String, to MQTT 5 clients, then host.close. */

@@ -180,18 +180,12 @@ static enum mqtt_reason make_will(struct opening *opening)
 /* The client's own name of the user, or the one that its certificate gave it before. */
 static enum mqtt_reason keep_user_name(struct mqtt_client *client, const struct opening *opening)
 {
-    char *copy = NULL;
-    if (opening->grant.user_name.data != NULL) {
-        copy = mem_copy_string(opening->grant.user_name);
-        if (copy == NULL) {
-            return MQTT_SERVER_BUSY;
-        }
+    if (!client_set_user_name(client, opening->grant.user_name)) {
+        return MQTT_SERVER_BUSY;
     }
-    size_t len = opening->grant.user_name.len;
-    mem_free(client->user_name);
-    client->user_name = copy;
-    client->user_name_len = (uint16_t)len;
-    client->login_mark = opening->grant.mark;
+    if (client->extra != NULL) {
+        client->extra->login_mark = opening->grant.mark;
+    }
     return MQTT_SUCCESS;
 }
 
@@ -204,7 +198,8 @@ static enum mqtt_reason open_session(struct mqtt_client *client, uint64_t now_ms
         reason = MQTT_SERVER_BUSY;
     }
     /* As with mosquitto, a will that the client may not publish does not keep it out. */
-    opening->has_will = connect->has_will && access_may_write(client->rights, connect->will.topic);
+    opening->has_will =
+        connect->has_will && access_may_write(client_rights(client), connect->will.topic);
     if (reason == MQTT_SUCCESS && opening->has_will) {
         reason = make_will(opening);
     }
@@ -217,7 +212,7 @@ static enum mqtt_reason open_session(struct mqtt_client *client, uint64_t now_ms
         .session_expiry_s = connect->session_expiry_s,
         .receive_maximum = connect->receive_maximum,
         .will = opening->has_will ? &opening->will : NULL,
-        .reader = (struct shared *)(void *)client->rights,
+        .reader = (struct shared *)(void *)client_rights(client),
         .client = client,
     };
     enum status status =
@@ -310,7 +305,6 @@ static void let_in(struct mqtt_client *client, uint64_t now_ms, struct opening *
     client->clean_start = connect->clean_start;
     client->is_bridge = connect->is_bridge;
     client->expires_at_once = connect->session_expiry_s == 0;
-    client->alias_maximum = connect->topic_alias_maximum;
     client->takes_problems = connect->request_problem_information;
     enum mqtt_reason reason = open_session(client, now_ms, opening, &session_present);
     if (reason != MQTT_SUCCESS) {
@@ -329,6 +323,20 @@ static void let_in(struct mqtt_client *client, uint64_t now_ms, struct opening *
     }
 }
 
+/* False: no memory. */
+static bool keep_limits(struct mqtt_client *client, const struct mqtt_connect *connect)
+{
+    if (connect->maximum_packet_size != 0 || connect->topic_alias_maximum != 0) {
+        struct client_extra *extra = client_extra_get(client);
+        if (extra == NULL) {
+            return false;
+        }
+        extra->packet_bytes_max = connect->maximum_packet_size;
+        extra->alias_maximum = connect->topic_alias_maximum;
+    }
+    return true;
+}
+
 static enum mqtt_reason open_and_judge(struct mqtt_client *client, struct bytes body,
                                        struct opening *opening)
 {
@@ -337,8 +345,7 @@ static enum mqtt_reason open_and_judge(struct mqtt_client *client, struct bytes 
     client->version = (unsigned)opening->connect.version & 7U;
     if (reason == MQTT_SUCCESS) {
         /* A refusal keeps to it too. */
-        client->packet_bytes_max = opening->connect.maximum_packet_size;
-        reason = judge(client, opening);
+        reason = keep_limits(client, &opening->connect) ? judge(client, opening) : MQTT_SERVER_BUSY;
     }
     return reason;
 }

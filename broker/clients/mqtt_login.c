@@ -27,14 +27,15 @@ static void take_earlies(struct mqtt_client *client, uint64_t now_ms, struct ear
 static void on_answer(void *owner, uint64_t now_ms, enum status result)
 {
     struct mqtt_client *client = owner;
-    struct login *login = client->login;
-    client->login = NULL;
+    struct login *login = client->extra->login;
+    client->extra->login = NULL;
     client->state = CLIENT_NEW;
     client_on_checked(client, now_ms, login, result);
     if (client->state == CLIENT_CHECKING) { /* once more */
-        client->login->earlies = login->earlies;
+        struct earlies *earlies = &client->extra->login->earlies;
+        *earlies = login->earlies;
         if (login->earlies.first == NULL) {
-            client->login->earlies.end = &client->login->earlies.first;
+            earlies->end = &earlies->first;
         }
     } else {
         take_earlies(client, now_ms, &login->earlies);
@@ -46,7 +47,8 @@ bool client_begin_check(struct mqtt_client *client, uint64_t now_ms, struct byte
                         const struct access_grant *grant, struct bytes password)
 {
     const struct access_checker *checker = &client->clients->host.checker;
-    struct login *login = mem_alloc(sizeof *login + body.len);
+    struct client_extra *extra = client_extra_get(client);
+    struct login *login = extra == NULL ? NULL : mem_alloc(sizeof *login + body.len);
     if (login == NULL) {
         return false;
     }
@@ -59,7 +61,7 @@ bool client_begin_check(struct mqtt_client *client, uint64_t now_ms, struct byte
         mem_free(login);
         return false;
     }
-    client->login = login;
+    extra->login = login;
     client->state = CLIENT_CHECKING;
     timer_arm(&client->clients->wheel, &client->timer, now_ms + LOGIN_TIMEOUT_MS);
     return true;
@@ -68,11 +70,12 @@ bool client_begin_check(struct mqtt_client *client, uint64_t now_ms, struct byte
 void client_cancel_check(struct mqtt_client *client)
 {
     const struct access_checker *checker = &client->clients->host.checker;
-    if (client->login != NULL) {
-        checker->cancel(checker->ctx, client->login->check);
-        drop_earlies(&client->login->earlies);
-        mem_free(client->login);
-        client->login = NULL;
+    struct login *login = client->extra == NULL ? NULL : client->extra->login;
+    if (login != NULL) {
+        checker->cancel(checker->ctx, login->check);
+        drop_earlies(&login->earlies);
+        mem_free(login);
+        client->extra->login = NULL;
     }
 }
 
@@ -81,7 +84,7 @@ void client_cancel_check(struct mqtt_client *client)
 void client_keep_early(struct mqtt_client *client, uint64_t now_ms,
                        const struct mqtt_packet *packet)
 {
-    struct earlies *earlies = &client->login->earlies;
+    struct earlies *earlies = &client->extra->login->earlies;
     struct early *early = NULL;
     if (earlies->bytes <= LOGIN_EARLY_MAX) {
         early = mem_alloc(sizeof *early + packet->body.len);
@@ -111,8 +114,12 @@ void client_keep_early(struct mqtt_client *client, uint64_t now_ms,
 bool client_take_rights(struct mqtt_client *client, struct bytes client_id)
 {
     struct access *access = client->settings->access;
-    return !access_has_acl(access) || access_rights_create(access, mqtt_client_user_name(client),
-                                                           client_id, &client->rights) == STATUS_OK;
+    if (!access_has_acl(access)) {
+        return true;
+    }
+    struct client_extra *extra = client_extra_get(client);
+    return extra != NULL && access_rights_create(access, mqtt_client_user_name(client), client_id,
+                                                 &extra->rights) == STATUS_OK;
 }
 
 static void recheck(struct mqtt_client *client, uint64_t now_ms)
@@ -120,19 +127,19 @@ static void recheck(struct mqtt_client *client, uint64_t now_ms)
     const struct mqtt_settings *settings = client->settings;
     if (!settings->certificate_is_user &&
         !access_is_still_granted(settings->access, mqtt_client_user_name(client),
-                                 client->login_mark)) {
+                                 client->extra == NULL ? 0 : client->extra->login_mark)) {
         client_fail(client, now_ms, MQTT_NOT_AUTHORIZED,
                     "its entry in the password file was changed or removed");
         return;
     }
-    if (client->rights != NULL) {
+    if (client_rights(client) != NULL) {
         return; /* they follow the file */
     }
     if (!client_take_rights(client, core_session_client_id(client->session))) {
         client_fail(client, now_ms, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
-    core_session_set_reader(client->session, (struct shared *)(void *)client->rights);
+    core_session_set_reader(client->session, (struct shared *)(void *)client_rights(client));
 }
 
 void mqtt_clients_on_access_changed(struct mqtt_clients *clients, uint64_t now_ms)

@@ -229,10 +229,10 @@ static void send_deliveries(struct mqtt_client *client, uint64_t now_ms, struct 
         if (next != CORE_DELIVERY) {
             return;
         }
+        struct access_rights *rights = client_rights(client);
         if (delivery.message == NULL) {
             send_pubrel(client, &delivery, output);
-        } else if (client->rights != NULL &&
-                   !access_may_read(client->rights, message_topic(delivery.message))) {
+        } else if (rights != NULL && !access_may_read(rights, message_topic(delivery.message))) {
             /* It was queued before the client's rights were what they are. */
             core_give_up(client->clients->core, client->session, &delivery);
         } else if (!send_shared(client, &delivery, output)) {

@@ -74,8 +74,8 @@ static const char *publish_words(enum mqtt_reason reason)
 static enum mqtt_reason publish_message(struct mqtt_client *client, uint64_t now_ms,
                                         const struct mqtt_packet *packet, struct bytes topic)
 {
-    if (!access_may_publish(topic) ||
-        (client->rights != NULL && !access_may_write(client->rights, topic))) {
+    struct access_rights *rights = client_rights(client);
+    if (!access_may_publish(topic) || (rights != NULL && !access_may_write(rights, topic))) {
         return MQTT_NOT_AUTHORIZED;
     }
     if (packet->message == NULL) {
@@ -226,7 +226,8 @@ static void on_subscribe(struct mqtt_client *client, uint64_t now_ms, struct byt
             .retain_handling = entry.retain_handling,
         };
         reason = MQTT_NOT_AUTHORIZED;
-        if (access_may_subscribe(client->rights, entry.filter) && !access_is_hidden(entry.filter)) {
+        if (access_may_subscribe(client_rights(client), entry.filter) &&
+            !access_is_hidden(entry.filter)) {
             reason = core_subscribe(client->clients->core, now_ms, client->session, &request);
             ticket = later(ticket, core_ticket(client->clients->core));
         }
