@@ -39,12 +39,22 @@ struct visit {
     void *ctx;
 };
 
-/* The application has handles on the same libuv loop. Only ours of this type have the transport
- * loop for `data`. */
+/* The application has handles on the same libuv loop. Only connections, and a listener's own two,
+ * have one of the transport loop's listeners for `data`. */
+static bool is_connection(const struct transport_loop *loop, const uv_handle_t *handle)
+{
+    for (const struct listener *l = loop->listeners; l != NULL; l = l->next) {
+        if (handle->data == l) {
+            return handle != &l->io.handle && handle != (const uv_handle_t *)&l->spare;
+        }
+    }
+    return false;
+}
+
 static void visit_handle(uv_handle_t *handle, void *ctx)
 {
     const struct visit *visit = ctx;
-    if (handle->type == UV_TCP && handle->data == visit->loop) {
+    if (handle->type == UV_TCP && is_connection(visit->loop, handle)) {
         visit->visit((struct connection *)handle, visit->ctx);
     }
 }
@@ -74,10 +84,10 @@ static void on_closed(uv_handle_t *handle)
         loop_uncount(&loop->statistics.sockets_current, 1);
         loop_unassign(loop);
         if (!connection->refused_full) {
-            listener_group_leave(connection->listener->group);
+            listener_group_leave(listener_of(connection)->group);
         }
     }
-    listener_release(connection->listener);
+    listener_release(listener_of(connection));
     mem_free(connection);
 }
 
@@ -144,10 +154,9 @@ static struct connection *make_connection(struct listener *listener)
 {
     struct connection *connection = mem_zalloc(sizeof *connection);
     if (connection != NULL) {
-        connection->listener = listener;
         listener_hold(listener);
         (void)uv_tcp_init(listener->loop->uv, &connection->io.tcp);
-        connection->io.handle.data = listener->loop;
+        connection->io.handle.data = listener;
     }
     return connection;
 }
@@ -155,7 +164,7 @@ static struct connection *make_connection(struct listener *listener)
 /* The client has a place and a loop: its first byte is awaited. */
 static void begin(struct connection *connection)
 {
-    uint32_t timeout_ms = connection->listener->options.handshake_timeout_ms;
+    uint32_t timeout_ms = listener_of(connection)->options.handshake_timeout_ms;
     count_socket(&connection_loop(connection)->statistics);
     remember_peer(connection);
     connection->last_inbound_ms = uv_now(connection_loop(connection)->uv);
@@ -178,7 +187,7 @@ static bool pass_on(struct connection *connection, struct transport_loop *to)
     if (fd < 0) {
         return false;
     }
-    if (loop_hand_over(to, connection->listener->group, fd, connection->refused_full) !=
+    if (loop_hand_over(to, listener_of(connection)->group, fd, connection->refused_full) !=
         STATUS_OK) {
         (void)close(fd);
         return false;
@@ -242,13 +251,13 @@ bool connection_opened(struct connection *connection, struct connection_info *in
 {
     char address[CONNECTION_ADDRESS_BYTES];
     struct tls_session_names names;
-    const struct listener_options *options = &connection->listener->options;
+    const struct listener_options *options = &listener_of(connection)->options;
     struct transport_statistics *statistics = &connection_loop(connection)->statistics;
     timer_cancel(&connection_loop(connection)->wheel, &connection->timer);
     connection->state = CONNECTION_OPEN;
     connection->handshake_over = true;
     info->peer_address = connection_peer_address(connection, address);
-    info->listener = connection->listener;
+    info->listener = listener_of(connection);
     info->is_websocket = connection->is_websocket;
     info->is_http = connection->is_http;
     info->is_tls = connection->tls != NULL;
@@ -290,7 +299,7 @@ void connection_report_end(struct connection *connection, const struct connectio
     } else if (!connection->handshake_over) {
         char address[CONNECTION_ADDRESS_BYTES];
         connection->handshake_over = true;
-        listener_refused(connection->listener, connection_peer_address(connection, address),
+        listener_refused(listener_of(connection), connection_peer_address(connection, address),
                          end->text);
     }
 }
@@ -360,7 +369,7 @@ void connection_linger(struct connection *connection)
         return;
     }
     connection->state = CONNECTION_LINGER;
-    connection_arm(connection, connection->listener->options.close_timeout_ms);
+    connection_arm(connection, listener_of(connection)->options.close_timeout_ms);
     connection_update_reading(connection);
 }
 
@@ -374,7 +383,7 @@ void connection_close(struct connection *connection, uint16_t websocket_code, co
         return;
     }
     connection->state = CONNECTION_DRAINING;
-    connection_arm(connection, connection->listener->options.close_timeout_ms);
+    connection_arm(connection, listener_of(connection)->options.close_timeout_ms);
     connection_update_reading(connection);
     connection_wake(connection);
 }
@@ -410,7 +419,7 @@ void connection_flush_now(struct connection *connection)
  * gone. */
 static void check_liveness(struct connection *connection)
 {
-    uint64_t interval_ms = connection->listener->options.ping_interval_ms;
+    uint64_t interval_ms = listener_of(connection)->options.ping_interval_ms;
     uint64_t idle_ms = uv_now(connection_loop(connection)->uv) - connection->last_inbound_ms;
     if (interval_ms == 0) {
         return; /* listener_configure has switched pings off */
@@ -522,5 +531,5 @@ bool connection_is_tls(const struct connection *connection)
 
 struct listener *connection_listener(const struct connection *connection)
 {
-    return connection->listener;
+    return listener_of(connection);
 }

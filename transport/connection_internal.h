@@ -69,7 +69,7 @@ struct connection_extra {
 /*
  * Most of a broker's memory is idle connections, so that each member here is one that an idle
  * connection needs. `io` comes first: libuv's handle has the connection's address, and its `data`
- * is the loop, which tells our handles from others. Next come the members that every message
+ * is the listener, which tells our handles from others. Next come the members that every message
  * needs, close together.
  */
 struct connection {
@@ -78,7 +78,6 @@ struct connection {
         uv_stream_t stream;
         uv_tcp_t tcp;
     } io;
-    struct listener *listener;
     void *user; /* NULL before open and after on_close */
     struct connection *next_flush;
     struct tls_session *tls;        /* NULL without TLS */
@@ -110,15 +109,20 @@ struct connection {
 
 _Static_assert(offsetof(struct connection, io) == 0, "a handle's address is its connection's");
 
+static inline struct listener *listener_of(const struct connection *connection)
+{
+    return connection->io.handle.data;
+}
+
 static inline struct transport_loop *connection_loop(const struct connection *connection)
 {
-    return connection->listener->loop;
+    return listener_of(connection)->loop;
 }
 
 static inline const struct connection_handler *
 connection_handler_of(const struct connection *connection)
 {
-    const struct listener_options *options = &connection->listener->options;
+    const struct listener_options *options = &listener_of(connection)->options;
     return connection->is_http ? &options->http_handler : &options->handler;
 }
 

@@ -155,7 +155,7 @@ static void receive_websocket(struct connection *connection, struct bytes bytes)
         .pong = on_ws_pong,
         .close = on_ws_close,
         .ctx = &feed,
-        .message_bytes_max = connection->listener->options.message_bytes_max,
+        .message_bytes_max = listener_of(connection)->options.message_bytes_max,
         .allow_text = connection->allow_text,
     };
     uint8_t *input = (uint8_t *)(uintptr_t)bytes.data; /* in a buffer of the loop */
@@ -199,7 +199,7 @@ static void receive_open(struct connection *connection, struct bytes bytes)
 
 static bool is_served_as_http(const struct connection *connection)
 {
-    const struct listener_options *options = &connection->listener->options;
+    const struct listener_options *options = &listener_of(connection)->options;
     const struct http_head *http = connection->extra->http;
     return options->serves_http != NULL && !http_head_has_token(http, HTTP_UPGRADE, "websocket") &&
            options->serves_http(http_head_value(http, HTTP_TARGET, 0));
@@ -246,7 +246,7 @@ static void receive_http(struct connection *connection, struct bytes bytes)
         }
         ws_handshake_refuse_full(&answer);
     } else if (result == HTTP_HEAD_DONE) {
-        ws_handshake_decide(http, &connection->listener->options, connection->refused_full,
+        ws_handshake_decide(http, &listener_of(connection)->options, connection->refused_full,
                             &answer);
     } else {
         ws_handshake_refuse(result, &answer);
@@ -291,7 +291,7 @@ static void begin_http(struct connection *connection, struct bytes bytes)
 {
     struct connection_extra *extra = connection_extra_get(connection);
     if (extra != NULL) {
-        const struct listener_options *options = &connection->listener->options;
+        const struct listener_options *options = &listener_of(connection)->options;
         extra->http = http_head_create(options->http_head_bytes_max, options->serves_http != NULL);
     }
     if (extra == NULL || extra->http == NULL) {
@@ -332,7 +332,7 @@ static const char *refusal(const struct connection *connection, enum detected de
 
 static void begin(struct connection *connection, enum detected detected, struct bytes bytes)
 {
-    unsigned speaks = connection->listener->options.speaks;
+    unsigned speaks = listener_of(connection)->options.speaks;
     if ((detected == DETECTED_MQTT && (speaks & LISTENER_RAW) != 0) ||
         (detected == DETECTED_STOMP && (speaks & LISTENER_STOMP) != 0)) {
         begin_raw(connection, detected == DETECTED_STOMP, bytes);
@@ -474,10 +474,10 @@ static void receive_tls(struct connection *connection, struct bytes bytes)
 /* The first byte on the wire decides about TLS. */
 static void receive_first(struct connection *connection, struct bytes bytes)
 {
-    enum listener_tls mode = connection->listener->options.tls;
+    enum listener_tls mode = listener_of(connection)->options.tls;
     bool is_tls = detect_protocol(bytes) == DETECTED_TLS;
     if (is_tls && mode != LISTENER_TLS_NONE) {
-        if (tls_session_create(connection->listener->options.tls_config,
+        if (tls_session_create(listener_of(connection)->options.tls_config,
                                &connection_loop(connection)->tls, &connection->tls) != STATUS_OK) {
             connection_drop(connection, CONNECTION_NO_MEMORY, "no memory for a TLS session");
             return;

@@ -484,7 +484,7 @@ static void finish_draining(struct connection *connection)
         return;
     }
     connection->state = CONNECTION_CLOSING;
-    connection_arm(connection, connection->listener->options.close_timeout_ms);
+    connection_arm(connection, listener_of(connection)->options.close_timeout_ms);
     connection_update_reading(connection);
     connection_report_end(connection, &end);
 }
