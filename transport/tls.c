@@ -61,6 +61,7 @@ struct tls_session {
     char *server_name; /* SNI; NULL when absent */
     char *error;       /* NULL without one */
     struct tls_idle_entry idle;
+    struct tls_idle_kept kept; /* while the library's buffers are freed */
 };
 
 /* Sessions of several threads use one configuration: the random numbers, the tickets, the cache and
@@ -645,19 +646,21 @@ enum tls_result tls_session_handshake(struct tls_session *session)
     return error == 0 ? TLS_DONE : result_of(session, error);
 }
 
-/* Only from here on: before the end of the handshake the buffers are not looked at. */
-static void touch(struct tls_session *session)
+/* Only from here on: before the end of the handshake the buffers are not looked at. False: no
+ * memory for them. */
+static bool wake(struct tls_session *session)
 {
     if (!session->config->keep_buffers) {
         tls_idle_touch(&session->buffers->idle, &session->idle);
     }
+    return tls_idle_restore(&session->ssl, &session->kept) == STATUS_OK;
 }
 
 static void discard(struct tls_idle_entry *entry)
 {
     struct tls_session *session =
         (struct tls_session *)((char *)entry - offsetof(struct tls_session, idle));
-    (void)tls_idle_discard(&session->ssl);
+    (void)tls_idle_discard(&session->ssl, &session->kept);
 }
 
 bool tls_buffers_have_idle_work(const struct tls_buffers *buffers)
@@ -673,7 +676,9 @@ uint32_t tls_buffers_sweep(struct tls_buffers *buffers)
 enum tls_result tls_session_read(struct tls_session *session, size_t *len)
 {
     *len = 0;
-    touch(session);
+    if (!wake(session)) {
+        return result_of(session, MBEDTLS_ERR_SSL_ALLOC_FAILED);
+    }
     while (session->ended == 0 && *len < TLS_PLAIN_BYTES) {
         int n =
             mbedtls_ssl_read(&session->ssl, session->buffers->plain + *len, TLS_PLAIN_BYTES - *len);
@@ -692,17 +697,24 @@ enum tls_result tls_session_read(struct tls_session *session, size_t *len)
     return session->ended == 0 ? TLS_MORE : result_of(session, session->ended);
 }
 
+static ptrdiff_t write_failed(struct tls_session *session, int error)
+{
+    session->broken = true;
+    remember_error(session, error);
+    return -1;
+}
+
 ptrdiff_t tls_session_write(struct tls_session *session, struct bytes bytes)
 {
     size_t taken = 0;
-    touch(session);
+    if (!wake(session)) {
+        return write_failed(session, MBEDTLS_ERR_SSL_ALLOC_FAILED);
+    }
     while (taken < bytes.len && TLS_CIPHER_BYTES - session->buffers->cipher_len >=
                                     TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD) {
         int n = mbedtls_ssl_write(&session->ssl, bytes.data + taken, bytes.len - taken);
         if (n <= 0) {
-            session->broken = true;
-            remember_error(session, n);
-            return -1;
+            return write_failed(session, n);
         }
         taken += (size_t)n;
     }
@@ -711,10 +723,10 @@ ptrdiff_t tls_session_write(struct tls_session *session, struct bytes bytes)
 
 void tls_session_close_notify(struct tls_session *session)
 {
-    if (!session->broken) {
+    if (!session->broken && tls_idle_restore(&session->ssl, &session->kept) == STATUS_OK) {
         (void)mbedtls_ssl_close_notify(&session->ssl); /* a courtesy: the connection ends anyway */
-        session->broken = true;
     }
+    session->broken = true;
 }
 
 const char *tls_session_error(const struct tls_session *session)

@@ -1,10 +1,13 @@
 #include "tls_idle.h"
 
 #include <malloc.h>
+#include <mbedtls/platform_util.h>
 #include <mbedtls/version.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "mem.h"
 #include "status.h"
 
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
@@ -68,20 +71,29 @@ uint32_t tls_idle_sweep(struct tls_idle *idle, void (*discard)(struct tls_idle_e
     return tls_idle_has_work(idle) ? TLS_IDLE_SWEEP_MS : 0;
 }
 
-size_t tls_idle_discard_block(void *block, size_t keep)
+size_t tls_idle_clear_block(void *block)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     /* What malloc keeps about a block is outside the bytes that it calls usable. */
-    uintptr_t from = (uintptr_t)block + keep;
-    uintptr_t to = (uintptr_t)block + malloc_usable_size(block);
+    uintptr_t from = (uintptr_t)block;
+    uintptr_t to = from + malloc_usable_size(block);
     ENSURE((page & (page - 1)) == 0);
-    from = (from + page - 1) & ~(uintptr_t)(page - 1);
-    to &= ~(uintptr_t)(page - 1);
-    if (from >= to) {
+    size_t before = (size_t)(-from & (page - 1));
+    size_t behind = (size_t)(to & (page - 1));
+    size_t bytes = to - from;
+    if (before + behind >= bytes) {
+        mbedtls_platform_zeroize(block, bytes);
         return 0;
     }
-    char *start = (char *)block + (from - (uintptr_t)block);
-    return madvise(start, to - from, MADV_DONTNEED) == 0 ? to - from : 0;
+    unsigned char *pages = (unsigned char *)block + before;
+    size_t inside = bytes - before - behind;
+    mbedtls_platform_zeroize(block, before);
+    mbedtls_platform_zeroize(pages + inside, behind);
+    if (madvise(pages, inside, MADV_DONTNEED) != 0) {
+        mbedtls_platform_zeroize(pages, inside);
+        return 0;
+    }
+    return inside;
 }
 
 /* Nothing of a record is in the buffers, and no handshake is going on: none has partly arrived,
@@ -94,13 +106,85 @@ static bool is_between_records(const mbedtls_ssl_context *ssl)
            mbedtls_ssl_check_pending(ssl) == 0;
 }
 
-size_t tls_idle_discard(mbedtls_ssl_context *ssl)
+/* A buffer's own pointer and those into it. */
+struct pointers {
+    unsigned char **buffer;
+    unsigned char **inner[TLS_IDLE_POINTERS];
+};
+
+#if defined(MBEDTLS_SSL_DTLS_CONNECTION_ID)
+#define CONNECTION_ID(ssl, name) &(ssl)->MEMBER(name)
+#else
+#define CONNECTION_ID(ssl, name) NULL
+#endif
+
+static struct pointers pointers_in(mbedtls_ssl_context *ssl)
 {
-    unsigned char *in = ssl->MEMBER(in_buf);
-    unsigned char *out = ssl->MEMBER(out_buf);
-    if (in == NULL || out == NULL || !is_between_records(ssl)) {
-        return 0;
+    return (struct pointers){&ssl->MEMBER(in_buf),
+                             {&ssl->MEMBER(in_ctr), &ssl->MEMBER(in_hdr), &ssl->MEMBER(in_len),
+                              &ssl->MEMBER(in_iv), &ssl->MEMBER(in_msg),
+                              CONNECTION_ID(ssl, in_cid)}};
+}
+
+static struct pointers pointers_out(mbedtls_ssl_context *ssl)
+{
+    return (struct pointers){&ssl->MEMBER(out_buf),
+                             {&ssl->MEMBER(out_ctr), &ssl->MEMBER(out_hdr), &ssl->MEMBER(out_len),
+                              &ssl->MEMBER(out_iv), &ssl->MEMBER(out_msg),
+                              CONNECTION_ID(ssl, out_cid)}};
+}
+
+static void free_buffer(const struct pointers *pointers, struct tls_idle_kept_buffer *kept)
+{
+    unsigned char *buffer = *pointers->buffer;
+    memcpy(kept->start, buffer, TLS_IDLE_KEEP_BYTES);
+    kept->bytes = (uint32_t)malloc_usable_size(buffer);
+    for (int i = 0; i < TLS_IDLE_POINTERS && pointers->inner[i] != NULL; i++) {
+        kept->offsets[i] = (uint16_t)(*pointers->inner[i] - buffer);
+        *pointers->inner[i] = NULL;
     }
-    return tls_idle_discard_block(in, TLS_IDLE_KEEP_BYTES) +
-           tls_idle_discard_block(out, TLS_IDLE_KEEP_BYTES);
+    *pointers->buffer = NULL;
+    (void)tls_idle_clear_block(buffer);
+    mem_free(buffer);
+}
+
+static void put_buffer(const struct pointers *pointers, const struct tls_idle_kept_buffer *kept,
+                       unsigned char *buffer)
+{
+    memcpy(buffer, kept->start, TLS_IDLE_KEEP_BYTES);
+    for (int i = 0; i < TLS_IDLE_POINTERS && pointers->inner[i] != NULL; i++) {
+        *pointers->inner[i] = buffer + kept->offsets[i];
+    }
+    *pointers->buffer = buffer;
+}
+
+bool tls_idle_discard(mbedtls_ssl_context *ssl, struct tls_idle_kept *kept)
+{
+    if (ssl->MEMBER(in_buf) == NULL || ssl->MEMBER(out_buf) == NULL || !is_between_records(ssl)) {
+        return false;
+    }
+    struct pointers in = pointers_in(ssl);
+    struct pointers out = pointers_out(ssl);
+    free_buffer(&in, &kept->in);
+    free_buffer(&out, &kept->out);
+    return true;
+}
+
+enum status tls_idle_restore(mbedtls_ssl_context *ssl, const struct tls_idle_kept *kept)
+{
+    if (ssl->MEMBER(in_buf) != NULL) {
+        return STATUS_OK;
+    }
+    unsigned char *in_buffer = mem_alloc(kept->in.bytes);
+    unsigned char *out_buffer = mem_alloc(kept->out.bytes);
+    if (in_buffer == NULL || out_buffer == NULL) {
+        mem_free(in_buffer);
+        mem_free(out_buffer);
+        return STATUS_NO_MEMORY;
+    }
+    struct pointers in = pointers_in(ssl);
+    struct pointers out = pointers_out(ssl);
+    put_buffer(&in, &kept->in, in_buffer);
+    put_buffer(&out, &kept->out, out_buffer);
+    return STATUS_OK;
 }

@@ -1,18 +1,18 @@
 /*
- * tls_idle: gives the memory of idle TLS sessions' record buffers back to the system.
+ * tls_idle: frees the record buffers of idle TLS sessions.
  *
  * mbedTLS allocates two record buffers of about 16.7 KiB for each session and keeps them to its
- * end. Between records nothing in them is needed but the first bytes of each, so the whole pages
- * behind these can go: the kernel puts pages of zeros there when they are next touched. Pages that
- * the buffers share with other blocks stay, and so does everything while part of a record has
- * arrived, or has not been read or sent. About 25 KiB of 33.5 go.
+ * end. Between records nothing in them is needed but the first bytes of each, so while a session is
+ * idle it has none, and the next session that is used gets theirs. They are freed clean: their
+ * whole pages go back to the system, which puts pages of zeros there when they are next touched.
+ * Nothing goes while part of a record has arrived, or has not been read or sent.
  *
  * A session that was not used between two sweeps is idle. The loop sweeps every TLS_IDLE_SWEEP_MS,
  * a batch at a time, so that many sessions that become idle together do not hold up the others.
  *
  *   Cost       touch: one comparison, and moving a list entry once for each sweep interval. A
- *              discard is two system calls; a session that then gets a short record touches one
- *              page of each buffer.
+ *              discard is two system calls; a session that is then used allocates two buffers,
+ *              of which a short record touches one page each.
  *   Threads    The loop's own.
  */
 #ifndef TRANSPORT_TLS_IDLE_H
@@ -23,11 +23,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "status.h"
+
 enum {
     TLS_IDLE_SWEEP_MS = 2 * 1000,
     TLS_IDLE_BATCH = 64,      /* sessions in one step of a sweep: well below a millisecond */
     TLS_IDLE_BATCH_MS = 10,   /* until the next step */
     TLS_IDLE_KEEP_BYTES = 16, /* at the start of a buffer: sequence number and record header */
+    TLS_IDLE_POINTERS = 6,    /* the library's into one buffer */
+};
+
+/* What is needed of a buffer that was freed. */
+struct tls_idle_kept_buffer {
+    uint8_t start[TLS_IDLE_KEEP_BYTES];
+    uint32_t bytes;
+    uint16_t offsets[TLS_IDLE_POINTERS];
+};
+
+/* What a session without buffers is restored from. */
+struct tls_idle_kept {
+    struct tls_idle_kept_buffer in, out;
 };
 
 /* Embedded in a session. Zeroed memory is on no list: idle, or never used. */
@@ -69,15 +84,19 @@ uint32_t tls_idle_sweep(struct tls_idle *idle, void (*discard)(struct tls_idle_e
 bool tls_idle_has_work(const struct tls_idle *idle);
 
 /*
- * Gives back what can be given back of the buffers of `ssl`. Returns the number of bytes, 0 also
- * when the session is in the middle of anything.
+ * Frees the buffers of `ssl`, of which *kept then has what is needed. False when the session is in
+ * the middle of anything or has no buffers: nothing has changed then. Without them the library may
+ * only be asked about the session, or to free it.
  */
-size_t tls_idle_discard(mbedtls_ssl_context *ssl);
+bool tls_idle_discard(mbedtls_ssl_context *ssl, struct tls_idle_kept *kept);
+
+/* Gives `ssl` buffers again, if it has none. Errors: STATUS_NO_MEMORY; nothing has changed then. */
+MUST_USE enum status tls_idle_restore(mbedtls_ssl_context *ssl, const struct tls_idle_kept *kept);
 
 /*
- * Gives back the whole pages of `block`, which malloc has returned, behind its first `keep` bytes.
- * They then hold zeros. Returns the number of bytes.
+ * Fills `block`, which malloc has returned, with zeros, and gives its whole pages back to the
+ * system. Returns the number of bytes that went.
  */
-size_t tls_idle_discard_block(void *block, size_t keep);
+size_t tls_idle_clear_block(void *block);
 
 #endif

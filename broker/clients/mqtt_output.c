@@ -40,7 +40,8 @@ bool client_control_end(struct mqtt_client *client, const struct writer *writer,
 
 bool client_takes_size(const struct mqtt_client *client, size_t len)
 {
-    return client->packet_bytes_max == 0 || len <= client->packet_bytes_max;
+    const struct client_extra *extra = client->extra;
+    return extra == NULL || extra->packet_bytes_max == 0 || len <= extra->packet_bytes_max;
 }
 
 void client_control_send(struct mqtt_client *client, uint64_t now_ms, const struct writer *writer,
@@ -62,15 +63,16 @@ enum { ALIAS_TOPIC_MIN = 4 };
 /* Chooses an alias for the topic, when the client takes aliases. True when one was newly set up. */
 static bool choose_alias(struct mqtt_client *client, struct mqtt_publish_out *publish)
 {
-    if (client->alias_maximum == 0 || publish->topic.len < ALIAS_TOPIC_MIN) {
+    struct client_extra *extra = client->extra;
+    if (extra == NULL || extra->alias_maximum == 0 || publish->topic.len < ALIAS_TOPIC_MIN) {
         return false;
     }
-    if (client->aliases_out == NULL &&
-        alias_choices_create(client->alias_maximum, &client->aliases_out) != STATUS_OK) {
+    if (extra->aliases_out == NULL &&
+        alias_choices_create(extra->alias_maximum, &extra->aliases_out) != STATUS_OK) {
         return false;
     }
     bool is_known = false;
-    publish->topic_alias = alias_choices_of(client->aliases_out, publish->topic, &is_known);
+    publish->topic_alias = alias_choices_of(extra->aliases_out, publish->topic, &is_known);
     if (is_known) {
         publish->topic = BYTES_EMPTY;
     }
@@ -121,10 +123,10 @@ static bool send_shared(struct mqtt_client *client, const struct core_delivery *
     const struct message *message = delivery->message;
     struct bytes packet = message_packet(message);
     bool is_5 = client->version == MQTT_VERSION_5;
+    bool takes_aliases = client->extra != NULL && client->extra->alias_maximum != 0;
     size_t between = (delivery->qos != 0 ? 2U : 0U) + is_5;
     if (packet.len == 0 || message->payload_len >= OUTPUT_REFERENCE_MIN ||
-        (is_5 &&
-         (client->alias_maximum != 0 || delivery->has_expiry || delivery->identifier_count != 0)) ||
+        (is_5 && (takes_aliases || delivery->has_expiry || delivery->identifier_count != 0)) ||
         (between != 0 && !has_same_head(message, between)) ||
         !client_takes_size(client, packet.len + between)) {
         return false;
@@ -164,7 +166,7 @@ static void send_publish(struct mqtt_client *client, const struct core_delivery 
     size_t size = mqtt_publish_size(&publish, version);
     if (size > MQTT_REMAINING_LENGTH_MAX || !client_takes_size(client, size)) {
         if (is_new_alias) {
-            alias_choices_undo(client->aliases_out);
+            alias_choices_undo(client->extra->aliases_out);
         }
         core_give_up(client->clients->core, client->session, delivery);
         return;

@@ -1,6 +1,6 @@
 /*
- * What tls_idle gives back of a session's buffers must be nothing that the session needs: a client
- * and a server talk through memory, and both are discarded at every chance, good and bad.
+ * What goes with a session's buffers must be nothing that the session needs: a client and a server
+ * talk through memory, and both lose their buffers at every chance, good and bad.
  */
 /* Calls that both mbedTLS 2.28 and 3 have, though 3 would rather have others. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -19,6 +19,7 @@
 #include <mbedtls/entropy.h>
 #include <mbedtls/ssl.h>
 
+#include "mem.h"
 #include "tls_idle.h"
 #include "tls_session.h"
 
@@ -36,6 +37,7 @@ struct end {
     mbedtls_ssl_context ssl;
     mbedtls_ssl_config config;
     struct pipe *in, *out;
+    struct tls_idle_kept kept;
 };
 
 struct fixture {
@@ -126,6 +128,16 @@ static int teardown(void **state)
     return 0;
 }
 
+static bool lose(struct end *end)
+{
+    return tls_idle_discard(&end->ssl, &end->kept);
+}
+
+static void wake(struct end *end)
+{
+    assert_int_equal(tls_idle_restore(&end->ssl, &end->kept), STATUS_OK);
+}
+
 /* In the middle of a handshake nothing may go. */
 static void shake_hands(struct fixture *f)
 {
@@ -135,12 +147,12 @@ static void shake_hands(struct fixture *f)
         client = client == 0 ? 0 : mbedtls_ssl_handshake(&f->client.ssl);
         assert_true(client == 0 || client == MBEDTLS_ERR_SSL_WANT_READ);
         if (client != 0) {
-            assert_int_equal(tls_idle_discard(&f->client.ssl), 0);
+            assert_false(lose(&f->client));
         }
         server = server == 0 ? 0 : mbedtls_ssl_handshake(&f->server.ssl);
         assert_true(server == 0 || server == MBEDTLS_ERR_SSL_WANT_READ);
         if (server != 0) {
-            assert_int_equal(tls_idle_discard(&f->server.ssl), 0);
+            assert_false(lose(&f->server));
         }
     }
     assert_int_equal(client, 0);
@@ -158,12 +170,14 @@ static void say(struct end *from, size_t len)
     for (size_t i = 0; i < len; i++) {
         bytes[i] = pattern(i, len);
     }
+    wake(from);
     assert_int_equal(mbedtls_ssl_write(&from->ssl, bytes, len), len);
 }
 
 static void hear_rest(struct end *to, size_t heard, size_t len)
 {
     static uint8_t bytes[RECORD_BYTES];
+    wake(to);
     assert_int_equal(mbedtls_ssl_read(&to->ssl, bytes, sizeof bytes), len - heard);
     for (size_t i = heard; i < len; i++) {
         assert_int_equal(bytes[i - heard], pattern(i, len));
@@ -174,24 +188,26 @@ static void hear_rest(struct end *to, size_t heard, size_t len)
 static void hear_nothing(struct end *to)
 {
     uint8_t byte[1];
+    wake(to);
     assert_int_equal(mbedtls_ssl_read(&to->ssl, byte, 1), MBEDTLS_ERR_SSL_WANT_READ);
 }
 
-static void most_of_both_buffers_goes_and_the_talk_goes_on(void **state)
+static void both_buffers_go_and_the_talk_goes_on(void **state)
 {
     static const size_t sizes[] = {1, 100, 4000, 5000, 12345, RECORD_BYTES};
     struct fixture *f = *state;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     shake_hands(f);
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             say(&f->client, sizes[i]);
             hear_rest(&f->server, 0, sizes[i]);
-            assert_true(tls_idle_discard(&f->server.ssl) >= 2 * (RECORD_BYTES - 2 * page));
+            assert_true(lose(&f->server));
+            assert_false(lose(&f->server));
             say(&f->server, sizes[i]);
-            (void)tls_idle_discard(&f->server.ssl);
+            assert_true(lose(&f->server));
             hear_rest(&f->client, 0, sizes[i]);
-            assert_true(tls_idle_discard(&f->client.ssl) >= 2 * (RECORD_BYTES - 2 * page));
+            assert_true(lose(&f->client));
+            assert_false(lose(&f->client));
         }
     }
 }
@@ -207,7 +223,7 @@ static void nothing_goes_while_part_of_a_record_is_there(void **state)
         part = part < whole ? part : whole - 1;
         f->up.readable = part;
         hear_nothing(&f->server);
-        assert_int_equal(tls_idle_discard(&f->server.ssl), 0);
+        assert_false(lose(&f->server));
         f->up.readable = SIZE_MAX;
         hear_rest(&f->server, 0, LEN);
         if (part == whole - 1) {
@@ -223,9 +239,9 @@ static void nothing_goes_while_something_is_unread(void **state)
     shake_hands(f);
     say(&f->client, RECORD_BYTES);
     assert_int_equal(mbedtls_ssl_read(&f->server.ssl, some, sizeof some), sizeof some);
-    assert_int_equal(tls_idle_discard(&f->server.ssl), 0);
+    assert_false(lose(&f->server));
     hear_rest(&f->server, sizeof some, RECORD_BYTES);
-    assert_int_not_equal(tls_idle_discard(&f->server.ssl), 0);
+    assert_true(lose(&f->server));
 }
 
 static void nothing_goes_while_something_is_unsent(void **state)
@@ -240,17 +256,17 @@ static void nothing_goes_while_something_is_unsent(void **state)
     }
     f->down.full = true;
     assert_int_equal(mbedtls_ssl_write(&f->server.ssl, bytes, LEN), MBEDTLS_ERR_SSL_WANT_WRITE);
-    assert_int_equal(tls_idle_discard(&f->server.ssl), 0);
+    assert_false(lose(&f->server));
     f->down.full = false;
     assert_int_equal(mbedtls_ssl_write(&f->server.ssl, bytes, LEN), LEN);
-    assert_int_not_equal(tls_idle_discard(&f->server.ssl), 0);
+    assert_true(lose(&f->server));
     hear_rest(&f->client, 0, LEN);
 }
 
-/* What is kept and what lies beside the block stays as it is. */
-static void a_block_loses_whole_pages_only(void **state)
+/* Neither what malloc keeps beside a block nor what lies behind that changes. */
+static void a_block_becomes_zeros_and_loses_whole_pages(void **state)
 {
-    enum { BLOCKS = 16, BYTES = 16728, KEEP = 16 }; /* a size that malloc does not round up */
+    enum { BLOCKS = 16, BYTES = 16728 }; /* a size that malloc does not round up */
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     uint8_t *blocks[BLOCKS];
     (void)state;
@@ -260,17 +276,12 @@ static void a_block_loses_whole_pages_only(void **state)
         memset(blocks[i], 1 + i, BYTES);
     }
     for (int i = 0; i < BLOCKS; i += 2) {
-        size_t expected = 0;
-        size_t gone = tls_idle_discard_block(blocks[i], KEEP);
-        assert_in_range(gone, BYTES - KEEP - 2 * page, BYTES - KEEP);
+        size_t first = (size_t)(-(uintptr_t)blocks[i] & (page - 1));
+        size_t gone = tls_idle_clear_block(blocks[i]);
+        assert_int_equal(gone, (BYTES - first) & ~(page - 1));
         for (size_t at = 0; at < BYTES; at++) {
-            uintptr_t in_page = ((uintptr_t)blocks[i] + at) & ~(uintptr_t)(page - 1);
-            bool goes = in_page >= (uintptr_t)blocks[i] + KEEP &&
-                        in_page + page <= (uintptr_t)blocks[i] + BYTES;
-            expected += goes;
-            assert_int_equal(blocks[i][at], goes ? 0 : 1 + i);
+            assert_int_equal(blocks[i][at], 0);
         }
-        assert_int_equal(gone, expected);
     }
     for (int i = 1; i < BLOCKS; i += 2) {
         for (size_t at = 0; at < BYTES; at++) {
@@ -282,29 +293,41 @@ static void a_block_loses_whole_pages_only(void **state)
     }
 }
 
-static void a_short_block_loses_nothing(void **state)
+static void a_short_block_becomes_zeros(void **state)
 {
     (void)state;
     char *block = malloc(100);
     assert_non_null(block);
-    assert_int_equal(tls_idle_discard_block(block, 0), 0);
-    assert_int_equal(tls_idle_discard_block(block, 1000), 0);
+    memset(block, 1, 100);
+    assert_int_equal(tls_idle_clear_block(block), 0);
+    for (size_t at = 0; at < 100; at++) {
+        assert_int_equal(block[at], 0);
+    }
     free(block);
 }
 
-static void what_is_kept_may_begin_a_page(void **state)
+static void without_memory_a_session_stays_as_it_is(void **state)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    (void)state;
-    uint8_t *block = aligned_alloc(page, 3 * page);
-    assert_non_null(block);
-    memset(block, 1, 3 * page);
-    assert_in_range(tls_idle_discard_block(block, TLS_IDLE_KEEP_BYTES), page, 2 * page);
-    for (size_t at = 0; at < page; at++) {
-        assert_int_equal(block[at], 1);
+    struct fixture *f = *state;
+    shake_hands(f);
+    hear_nothing(&f->server);
+    assert_true(lose(&f->server));
+    for (uint64_t n = 1; n <= 2; n++) {
+        mem_fail_at(n);
+        assert_int_equal(tls_idle_restore(&f->server.ssl, &f->server.kept), STATUS_NO_MEMORY);
+        mem_fail_at(0);
     }
-    assert_int_equal(block[page], 0);
-    free(block);
+    say(&f->client, 100);
+    hear_rest(&f->server, 0, 100);
+}
+
+/* One that is freed without buffers, by the library itself. */
+static void a_session_may_end_idle(void **state)
+{
+    struct fixture *f = *state;
+    shake_hands(f);
+    hear_nothing(&f->server);
+    assert_true(lose(&f->server));
 }
 
 static unsigned discarded;
@@ -425,13 +448,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(most_of_both_buffers_goes_and_the_talk_goes_on),
+        TEST(both_buffers_go_and_the_talk_goes_on),
         TEST(nothing_goes_while_part_of_a_record_is_there),
         TEST(nothing_goes_while_something_is_unread),
         TEST(nothing_goes_while_something_is_unsent),
-        cmocka_unit_test(a_block_loses_whole_pages_only),
-        cmocka_unit_test(what_is_kept_may_begin_a_page),
-        cmocka_unit_test(a_short_block_loses_nothing),
+        TEST(without_memory_a_session_stays_as_it_is),
+        TEST(a_session_may_end_idle),
+        cmocka_unit_test(a_block_becomes_zeros_and_loses_whole_pages),
+        cmocka_unit_test(a_short_block_becomes_zeros),
         cmocka_unit_test(idle_is_what_two_sweeps_find_untouched),
         cmocka_unit_test(a_sweep_goes_in_steps),
         cmocka_unit_test(can_be_switched_off),
