@@ -181,6 +181,7 @@ struct retained_scan {
     const struct session_subscription *subscription;
     uint64_t sequence;       /* newer messages reach the new subscription live */
     struct slot_queue found; /* of a scan that gathers: not sent yet */
+    struct message *aside;   /* it waits until one of its copies in flight is acknowledged; held */
     uint64_t *known;         /* arrivals, sorted, of what an interrupted one had found; owned */
     size_t known_count;
     uint32_t identifier;
@@ -462,16 +463,23 @@ void scan_close(struct core *core, struct session *session, struct retained_scan
 bool scan_gathers(const struct core *core, const struct session *session,
                   const struct retained_scan *scan);
 
-/* Goes on gathering for a while. True: it has all. */
-bool scan_gather(struct core *core, struct session *session, struct retained_scan *scan);
+enum scan_step {
+    SCAN_MESSAGE,
+    SCAN_AGAIN, /* enough was done for one call */
+    SCAN_WAITS, /* for an acknowledgement */
+    SCAN_END,
+};
 
-/* The next message, with one reference, for RETAINED_MESSAGE. */
-enum retained_step scan_step(struct core *core, const struct session *session,
-                             const struct retained_scan *scan, struct slot *out);
+/*
+ * The next message, with one reference, for SCAN_MESSAGE; `is_durable` when the store must be told
+ * that it is the session's (durable_add). The store can have a message as the same session's twice
+ * and no more: when it has, and both copies are in flight, a third one waits.
+ */
+enum scan_step scan_step(const struct core *core, const struct session *session,
+                         struct retained_scan *scan, struct slot *out, bool *is_durable);
 
-/* True when the store can, and must, be told that the slot's message is the session's
- * (durable_add); names its place there. */
-bool scan_store(const struct session *session, struct slot *slot);
+/* Goes on gathering for a while. SCAN_END: it has all. */
+enum scan_step scan_gather(struct core *core, struct session *session, struct retained_scan *scan);
 
 /* subscribe.c */
 

@@ -254,9 +254,8 @@ static enum core_next next_publish(struct core *core, uint64_t now_ms, struct se
 /* A retained message goes out at QoS 1 or 2; what next_publish says of the window holds here too.
  */
 static enum core_next send_retained(struct core *core, uint64_t now_ms, struct session *session,
-                                    struct slot *slot, struct core_delivery *out)
+                                    struct slot *slot, bool is_durable, struct core_delivery *out)
 {
-    bool is_durable = scan_store(session, slot);
     bool is_held = is_durable || count_unsent(session) != 0 || window_is_used_up(core, session);
     struct slot *put = put_in_window(core, session, slot, is_held);
     if (put == NULL) {
@@ -281,7 +280,11 @@ static enum core_next send_retained(struct core *core, uint64_t now_ms, struct s
 static enum core_next next_gathered(struct core *core, uint64_t now_ms, struct session *session,
                                     struct retained_scan *scan, struct core_delivery *out)
 {
-    if (!scan->is_gathered && !scan_gather(core, session, scan)) {
+    enum scan_step step = scan->is_gathered ? SCAN_END : scan_gather(core, session, scan);
+    if (step != SCAN_END) {
+        if (step == SCAN_WAITS) {
+            hold(core, session);
+        }
         return CORE_AGAIN;
     }
     if (scan->found.count != 0) {
@@ -305,17 +308,19 @@ static enum core_next next_retained(struct core *core, uint64_t now_ms, struct s
         return CORE_AGAIN;
     }
     struct slot slot;
-    enum retained_step step = scan_step(core, session, scan, &slot);
-    if (step == RETAINED_END) {
+    bool is_durable;
+    enum scan_step step = scan_step(core, session, scan, &slot, &is_durable);
+    if (step == SCAN_END) {
         durable_put_subscription(core, scan->subscription, false);
         session_pop(core, session);
-        return CORE_AGAIN;
+    } else if (step == SCAN_WAITS) {
+        hold(core, session);
     }
-    if (step == RETAINED_AGAIN) {
+    if (step != SCAN_MESSAGE) {
         return CORE_AGAIN;
     }
     if (slot.qos != 0) {
-        return send_retained(core, now_ms, session, &slot, out);
+        return send_retained(core, now_ms, session, &slot, is_durable, out);
     }
     (void)fill(out, &slot, now_ms);
     core->lent = slot.message;

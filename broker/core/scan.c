@@ -126,6 +126,7 @@ void scan_close(struct core *core, struct session *session, struct retained_scan
         slot_release(core, session, slot_queue_first(&scan->found));
         slot_queue_pop(&scan->found, &core->pool);
     }
+    message_release(scan->aside);
     retained_cursor_close(scan->cursor);
     mem_free(scan->known);
     mem_free(scan);
@@ -135,28 +136,6 @@ bool scan_gathers(const struct core *core, const struct session *session,
                   const struct retained_scan *scan)
 {
     return scan->qos == 2 && core->store != NULL && session->is_durable;
-}
-
-enum retained_step scan_step(struct core *core, const struct session *session,
-                             const struct retained_scan *scan, struct slot *out)
-{
-    struct message *message = NULL;
-    enum retained_step step =
-        retained_cursor_next(scan->cursor, SCAN_BUDGET, core->now_ms, &message);
-    if (step != RETAINED_MESSAGE) {
-        return step;
-    }
-    if (message->sequence > scan->sequence ||
-        (scan->no_local && message->publisher_id == session->number) ||
-        !session_may_read(core, session, message)) {
-        return RETAINED_AGAIN;
-    }
-    *out = (struct slot){.message = message_hold(message),
-                         .identifier = scan->identifier,
-                         .kind = SLOT_PUBLISH,
-                         .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
-                         .retain = 1};
-    return RETAINED_MESSAGE;
 }
 
 static bool is_known(const struct retained_scan *scan, const struct message *message)
@@ -181,19 +160,70 @@ static unsigned places_in_window(const struct session *session, const struct mes
     return places;
 }
 
-bool scan_store(const struct session *session, struct slot *slot)
+/* What was put aside, if it is still retained: then the store has it. NULL: nothing. */
+static struct message *take_aside(const struct core *core, struct retained_scan *scan)
 {
-    if (!session->is_durable || !slot->message->is_stored || slot->qos == 0) {
-        return false;
+    struct message *message = scan->aside;
+    scan->aside = NULL;
+    if (message != NULL &&
+        retained_get(core->retained, message_topic(message), core->now_ms) != message) {
+        message_release(message);
+        return NULL;
     }
-    unsigned places = places_in_window(session, slot->message);
-    slot->is_second = (places & PLACE_FIRST) != 0;
-    return places != (PLACE_FIRST | PLACE_SECOND);
+    return message;
+}
+
+/* The next message, with one reference, that the session is to have. */
+static enum scan_step next_message(const struct core *core, const struct session *session,
+                                   struct retained_scan *scan, struct message **out)
+{
+    *out = take_aside(core, scan);
+    if (*out != NULL) {
+        return SCAN_MESSAGE;
+    }
+    struct message *message = NULL;
+    enum retained_step step =
+        retained_cursor_next(scan->cursor, SCAN_BUDGET, core->now_ms, &message);
+    if (step != RETAINED_MESSAGE) {
+        return step == RETAINED_END ? SCAN_END : SCAN_AGAIN;
+    }
+    if (message->sequence > scan->sequence ||
+        (scan->no_local && message->publisher_id == session->number) ||
+        !session_may_read(core, session, message)) {
+        return SCAN_AGAIN;
+    }
+    *out = message_hold(message);
+    return SCAN_MESSAGE;
+}
+
+enum scan_step scan_step(const struct core *core, const struct session *session,
+                         struct retained_scan *scan, struct slot *out, bool *is_durable)
+{
+    struct message *message = NULL;
+    enum scan_step step = next_message(core, session, scan, &message);
+    if (step != SCAN_MESSAGE) {
+        return step;
+    }
+    *out = (struct slot){.message = message,
+                         .identifier = scan->identifier,
+                         .kind = SLOT_PUBLISH,
+                         .qos = delivery_qos(core, message->qos, scan->qos) & 3U,
+                         .retain = 1};
+    *is_durable = session->is_durable && message->is_stored && out->qos != 0;
+    if (*is_durable) {
+        unsigned places = places_in_window(session, message);
+        if (places == (PLACE_FIRST | PLACE_SECOND)) {
+            scan->aside = message;
+            return SCAN_WAITS;
+        }
+        out->is_second = (places & PLACE_FIRST) != 0;
+    }
+    return SCAN_MESSAGE;
 }
 
 /* Notes what the scan has found as the session's; takes the slot's reference. */
 static void note_found(struct core *core, struct session *session, struct retained_scan *scan,
-                       struct slot *found)
+                       const struct slot *found, bool is_durable)
 {
     if (is_known(scan, found->message)) {
         message_release(found->message);
@@ -205,7 +235,6 @@ static void note_found(struct core *core, struct session *session, struct retain
         message_release(found->message);
         return;
     }
-    bool is_durable = scan_store(session, found);
     *place = *found;
     core->stats.queued_messages++;
     if (is_durable) {
@@ -213,19 +242,20 @@ static void note_found(struct core *core, struct session *session, struct retain
     }
 }
 
-bool scan_gather(struct core *core, struct session *session, struct retained_scan *scan)
+enum scan_step scan_gather(struct core *core, struct session *session, struct retained_scan *scan)
 {
-    enum retained_step step = RETAINED_AGAIN;
-    for (unsigned i = 0; i < GATHER_MAX && step != RETAINED_END; i++) {
+    enum scan_step step = SCAN_AGAIN;
+    for (unsigned i = 0; i < GATHER_MAX && step != SCAN_END && step != SCAN_WAITS; i++) {
         struct slot slot;
-        step = scan_step(core, session, scan, &slot);
-        if (step == RETAINED_MESSAGE) {
-            note_found(core, session, scan, &slot);
+        bool is_durable;
+        step = scan_step(core, session, scan, &slot, &is_durable);
+        if (step == SCAN_MESSAGE) {
+            note_found(core, session, scan, &slot, is_durable);
         }
     }
-    if (step == RETAINED_END) {
+    if (step == SCAN_END) {
         durable_put_subscription(core, scan->subscription, false);
         scan->is_gathered = true;
     }
-    return scan->is_gathered;
+    return step;
 }

@@ -276,6 +276,16 @@ class ModelTest(unittest.TestCase):
         self.h.deliver("s", message, pid=1, dup=True)
         self.expect()
 
+    def test_qos1_in_flight_at_a_crash_comes_on_each_connection_after_it(self):
+        message = self.h.pair().publish(qos=1, acknowledged=False)
+        self.h.deliver("s", message, pid=1, answer=False)
+        self.h.crash()
+        for _ in range(2):
+            self.h.connect("s", present=True)
+            self.h.deliver("s", message, pid=1, dup=True, answer=False)
+            self.h.model.closed("s", self.h.at)
+        self.expect()
+
     def test_qos1_in_flight_at_a_crash_comes_as_new(self):
         message = self.h.pair().publish(qos=1)
         self.h.deliver("s", message, pid=1, answer=False)

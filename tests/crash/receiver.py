@@ -44,6 +44,7 @@ class Receiver:
         self.fresh = False      # something new came on this connection
         self.repeated_scans = 0
         self.unsure = {}        # publication at QoS 1 in flight at a crash: whether it has to come again
+        self.awaited = set()    # those of them that have not come since
 
     @staticmethod
     def _is_known(held):
@@ -60,6 +61,7 @@ class Receiver:
             if not held.retain and not held.shared and held.publication is not None:
                 owed = held.state == SEEN and held.publication.acknowledged is not None
                 self.unsure[held.publication] = owed or self.unsure.get(held.publication, False)
+                self.awaited.add(held.publication)
             self.doubtful[pid] = self.held.pop(pid)
 
     def connected(self):
@@ -97,8 +99,9 @@ class Receiver:
         if publication in self.unsure and packet.qos == 1 and not packet.retain:
             self.unsure[publication] = False
             came_as_new = not packet.dup or doubtful is None or doubtful.publication is not publication
-            if came_as_new and publication.attempts == 1 and not publication.is_will:
+            if publication in self.awaited and came_as_new and publication.attempts == 1 and not publication.is_will:
                 self.report("packet id", "%s was in flight at a crash and came as new, as #%d", publication, packet.pid)
+            self.awaited.discard(publication)
         held = self.held.get(packet.pid)
         fresh = Held(publication, packet.qos, connection, shared, packet.retain)
         self._elsewhere(publication, packet, shared)
