@@ -216,6 +216,11 @@ void sim_commit(struct sim *sim)
     sim_turn(sim);
 }
 
+void sim_answer(struct sim *sim)
+{
+    (void)memory_store_answer(sim->store);
+}
+
 void sim_configure(struct sim *sim)
 {
     core_configure(sim->core, &sim->options);
@@ -336,7 +341,7 @@ static bool serve_store(struct sim *sim)
     if (sim->store == NULL) {
         return false;
     }
-    bool answered = memory_store_answer(sim->store);
+    bool answered = !sim->fetches_held && memory_store_answer(sim->store);
     if (!sim->store_held) {
         store_flush(sim->store);
         answered |= memory_store_commit(sim->store);

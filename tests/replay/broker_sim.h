@@ -56,6 +56,7 @@ struct sim {
     uint8_t random;      /* the next "random" byte */
     bool with_store;     /* set before sim_start */
     bool store_held;     /* batches are committed by sim_commit only */
+    bool fetches_held;   /* fetches are answered by sim_answer only */
     bool store_failed;   /* host.store_failed was called */
     struct store *store; /* NULL without */
 };
@@ -72,6 +73,9 @@ bool sim_crash(struct sim *sim);
 
 /* Commits one batch. */
 void sim_commit(struct sim *sim);
+
+/* Answers one fetch. */
+void sim_answer(struct sim *sim);
 
 /* Takes sim->options over. */
 void sim_configure(struct sim *sim);

@@ -7,7 +7,11 @@
  * Each client publishes numbered messages and keeps a session for ever, so a reader that subscribed
  * to a topic must get every message of QoS 1 and 2 from then on: those of QoS 2 exactly once, those
  * of QoS 1 at least once, and each publisher's messages in order, repetitions apart. Connections
- * are lost at any moment, links stall, and time passes.
+ * are lost at any moment, links stall, and time passes. One topic is a queue, whose messages must
+ * come to somebody.
+ *
+ * In every other run there is a store, which commits and answers when chance wills, and the broker
+ * crashes now and then.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +26,15 @@
 
 enum {
     CLIENTS = 5,
-    TOPICS = 3,
+    TOPICS = 4,
+    QUEUE = 3, /* the topic that is a queue */
     STEPS = 1500,
-    SENT_MAX = STEPS,
+    BURST = 40,
+    LONG_ABSENCE = 300, /* steps */
+    SENT_MAX = 4 * STEPS,
     PENDING_MAX = 64,
-    PACKET_BYTES = 512,
+    PAYLOAD_LARGE = 40000, /* of every fourth message: few of them are fetched at once */
+    PACKET_BYTES = PAYLOAD_LARGE + 512,
     FIXED_SEEDS = 60,
 };
 
@@ -49,6 +57,8 @@ struct sent {
     uint8_t topic;
     uint8_t qos;
     bool repeated;          /* the publisher sent it again */
+    bool is_due_to_one;     /* it went to the queue */
+    bool may_be_lost;       /* there was a crash before the broker had answered */
     uint8_t due[CLIENTS];   /* QoS at which the client must get it; 0 = need not */
     uint8_t count[CLIENTS]; /* how often it came, without repetitions at QoS 2 */
 };
@@ -69,6 +79,7 @@ struct answer {
 struct actor {
     struct sim_link *link;
     bool is_online;         /* CONNACK came */
+    uint32_t away_until;    /* the step before which it does not connect */
     int8_t granted[TOPICS]; /* the QoS of its subscription; -1 = none */
     uint16_t next_id;
     uint16_t receive_maximum;
@@ -88,6 +99,9 @@ struct world {
     struct actor actors[CLIENTS];
     struct sent sent[SENT_MAX];
     uint32_t sent_count;
+    bool has_queue;   /* somebody subscribed to it */
+    bool must_commit; /* subscriptions have changed: the model does not know that a crash may undo
+                         it */
     uint64_t seed;
     uint32_t step;
 };
@@ -111,16 +125,28 @@ static void send_ack(struct world *world, struct actor *actor, enum mqtt_type ty
     write_packet(world, actor, &writer);
 }
 
+static int write_topic(char *text, size_t size, uint32_t topic)
+{
+    return topic == QUEUE ? snprintf(text, size, "$queue/q") : snprintf(text, size, "t/%u", topic);
+}
+
+static int write_filter(char *text, size_t size, uint32_t topic)
+{
+    return topic == QUEUE ? snprintf(text, size, "$share/queue/$queue/q")
+                          : write_topic(text, size, topic);
+}
+
 static void send_publish(struct world *world, struct actor *actor, const struct outgoing *outgoing,
                          bool dup)
 {
     const struct sent *sent = &world->sent[outgoing->number];
     uint8_t packet[PACKET_BYTES];
     struct writer writer = writer_of(packet, sizeof packet);
-    char payload[16];
-    char topic[8];
-    int payload_len = snprintf(payload, sizeof payload, "%u", outgoing->number);
-    int topic_len = snprintf(topic, sizeof topic, "t/%u", sent->topic);
+    char payload[16 + PAYLOAD_LARGE];
+    char topic[16];
+    int width = outgoing->number % 4 == 0 ? PAYLOAD_LARGE : 0;
+    int payload_len = snprintf(payload, sizeof payload, "%-*u", width, outgoing->number);
+    int topic_len = write_topic(topic, sizeof topic, sent->topic);
     struct mqtt_publish_out publish = {.qos = sent->qos,
                                        .dup = dup,
                                        .packet_id = outgoing->packet_id,
@@ -131,6 +157,16 @@ static void send_publish(struct world *world, struct actor *actor, const struct 
     write_packet(world, actor, &writer);
 }
 
+/* The broker may take a message only now, for those who are subscribed now. */
+static void take_again(const struct world *world, struct sent *sent)
+{
+    for (size_t i = 0; i < CLIENTS; i++) {
+        int8_t granted = world->actors[i].granted[sent->topic];
+        uint8_t due = granted > 0 ? (uint8_t)granted : 0;
+        sent->due[i] = due < sent->due[i] ? due : sent->due[i];
+    }
+}
+
 /* What was not completed is sent again, in order [MQTT-4.4.0-1]. */
 static void resume(struct world *world, struct actor *actor)
 {
@@ -139,7 +175,11 @@ static void resume(struct world *world, struct actor *actor)
         if (outgoing->released) {
             send_ack(world, actor, MQTT_PUBREL, outgoing->packet_id);
         } else {
-            world->sent[outgoing->number].repeated = true;
+            struct sent *sent = &world->sent[outgoing->number];
+            sent->repeated = true;
+            if (sent->may_be_lost) {
+                take_again(world, sent);
+            }
             send_publish(world, actor, outgoing, true);
         }
     }
@@ -169,9 +209,9 @@ static void connect_actor(struct world *world, struct actor *actor)
 
 static void subscribe(struct world *world, struct actor *actor, uint32_t topic)
 {
-    uint8_t qos = (uint8_t)random_below(&world->random, 3);
-    char filter[8];
-    int len = snprintf(filter, sizeof filter, "t/%u", topic);
+    uint8_t qos = topic == QUEUE ? 1 : (uint8_t)random_below(&world->random, 3);
+    char filter[32];
+    int len = write_filter(filter, sizeof filter, topic);
     struct mqtt_subscription entry = {
         .filter = bytes_of(filter, (size_t)len), .qos = qos, .retain_handling = 2};
     uint8_t packet[PACKET_BYTES];
@@ -179,18 +219,21 @@ static void subscribe(struct world *world, struct actor *actor, uint32_t topic)
     mqtt_subscribe_encode(&writer, MQTT_VERSION_5, 9999, 0, &entry, 1);
     write_packet(world, actor, &writer);
     actor->granted[topic] = (int8_t)qos;
+    world->has_queue |= topic == QUEUE;
+    world->must_commit = true;
 }
 
 static void unsubscribe(struct world *world, struct actor *actor, uint32_t topic)
 {
-    char filter[8];
-    int len = snprintf(filter, sizeof filter, "t/%u", topic);
+    char filter[32];
+    int len = write_filter(filter, sizeof filter, topic);
     struct bytes entry = bytes_of(filter, (size_t)len);
     uint8_t packet[PACKET_BYTES];
     struct writer writer = writer_of(packet, sizeof packet);
     mqtt_unsubscribe_encode(&writer, MQTT_VERSION_5, 9998, &entry, 1);
     write_packet(world, actor, &writer);
     actor->granted[topic] = -1;
+    world->must_commit = true;
 }
 
 /* The broker takes a message the moment that it comes in: from here on it is due to all readers. */
@@ -204,7 +247,8 @@ static void publish(struct world *world, struct actor *actor)
     sent->from = (uint8_t)(actor - world->actors);
     sent->topic = (uint8_t)random_below(&world->random, TOPICS);
     sent->qos = (uint8_t)random_below(&world->random, 3);
-    for (size_t i = 0; i < CLIENTS; i++) {
+    sent->is_due_to_one = sent->topic == QUEUE && sent->qos > 0 && world->has_queue;
+    for (size_t i = 0; i < CLIENTS && sent->topic != QUEUE; i++) {
         int8_t granted = world->actors[i].granted[sent->topic];
         if (granted > 0 && sent->qos > 0) {
             sent->due[i] = (uint8_t)granted < sent->qos ? (uint8_t)granted : sent->qos;
@@ -258,13 +302,13 @@ static void on_publish(struct world *world, struct actor *actor, const struct mq
     struct mqtt_publish publish;
     ENSURE(mqtt_publish_decode(body, header->flags, MQTT_VERSION_5, &publish) == MQTT_SUCCESS);
     char text[16] = {0};
-    ENSURE(publish.payload.len < sizeof text);
-    bytes_copy(text, publish.payload);
+    bytes_copy(text, bytes_of(publish.payload.data,
+                              publish.payload.len < sizeof text ? publish.payload.len : 15));
     uint32_t number = (uint32_t)strtoul(text, NULL, 10);
     ENSURE(number < world->sent_count);
     struct sent *sent = &world->sent[number];
     size_t self = (size_t)(actor - world->actors);
-    ENSURE(publish.qos <= sent->qos && !publish.retain);
+    ENSURE((publish.qos <= sent->qos || sent->topic == QUEUE) && !publish.retain);
     if (publish.qos != 0) {
         ENSURE(!actor->counted[publish.packet_id]);
         actor->counted[publish.packet_id] = true;
@@ -273,7 +317,11 @@ static void on_publish(struct world *world, struct actor *actor, const struct mq
     }
     /* What a publisher repeats at QoS 1 is a new message to the broker: its copies carry no DUP. */
     bool is_repeated = sent->count[self] != 0;
-    if (publish.qos == 0) {
+    if (sent->topic == QUEUE) { /* it may have been another's before, and come back to it */
+        ENSURE(publish.qos == 1);
+        sent->count[self]++;
+        answer_later(actor, MQTT_PUBACK, publish.packet_id);
+    } else if (publish.qos == 0) {
         ENSURE((!is_repeated || sent->qos == 1) && !publish.dup);
         if (!is_repeated) {
             on_first(actor, sent, number, 0);
@@ -363,17 +411,68 @@ static void read_everybody(struct world *world)
     sim_turn(&world->sim);
 }
 
+static void lose(struct world *world, struct actor *actor)
+{
+    sim_cut(actor->link);
+    read_all(world, actor); /* what it received before: it was on the wire */
+    actor->is_online = false;
+}
+
+static void commit_all(struct world *world)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        sim_commit(&world->sim);
+    }
+    world->must_commit = false;
+}
+
+static void crash(struct world *world)
+{
+    if (world->must_commit) {
+        commit_all(world);
+    }
+    for (size_t i = 0; i < CLIENTS; i++) {
+        read_all(world, &world->actors[i]);
+    }
+    ENSURE(sim_crash(&world->sim));
+    for (size_t i = 0; i < CLIENTS; i++) {
+        struct actor *actor = &world->actors[i];
+        read_all(world, actor);
+        actor->is_online = false;
+        for (size_t k = 0; k < actor->outgoing_count; k++) {
+            world->sent[actor->outgoing[k].number].may_be_lost = true;
+        }
+    }
+}
+
+/* The store does something, or nothing, or dies with the process. */
+static void step_store(struct world *world)
+{
+    uint32_t what = random_below(&world->random, 1000);
+    if (what < 200) {
+        store_flush(world->sim.store); /* the next commit is of what there is now */
+    } else if (what < 400) {
+        sim_commit(&world->sim);
+    } else if (what < 700) {
+        sim_answer(&world->sim);
+    } else if (what < 704) {
+        crash(world);
+    }
+}
+
 static void step(struct world *world)
 {
     struct random *random = &world->random;
     struct actor *actor = &world->actors[random_below(random, CLIENTS)];
     uint32_t what = random_below(random, 100);
     if (!actor->is_online || actor->link->client == NULL) {
-        if (what < 40) {
+        if (what < 40 && world->step >= actor->away_until) {
             connect_actor(world, actor);
         }
     } else if (what < 45) {
-        publish(world, actor);
+        for (uint32_t count = what == 0 ? BURST : 1; count != 0; count--) {
+            publish(world, actor);
+        }
     } else if (what < 52) {
         subscribe(world, actor, random_below(random, TOPICS));
     } else if (what < 54) {
@@ -385,9 +484,11 @@ static void step(struct world *world)
     } else if (what < 92) {
         sim_take_one(actor->link);
     } else {
-        sim_cut(actor->link); /* what it received before is read: it was on the wire */
-        read_all(world, actor);
-        actor->is_online = false;
+        lose(world, actor);
+        actor->away_until = what == 99 ? world->step + LONG_ABSENCE : 0;
+    }
+    if (world->sim.with_store) {
+        step_store(world);
     }
     if (what % 10 == 0) {
         sim_advance(&world->sim, world->sim.now_ms + random_below(random, 100000));
@@ -398,12 +499,17 @@ static void step(struct world *world)
 /* All come back, read and answer until nothing moves. */
 static void settle(struct world *world)
 {
-    for (unsigned round = 0; round < 4 * SENT_MAX; round++) {
+    world->sim.store_held = false;
+    world->sim.fetches_held = false;
+    for (unsigned round = 0; round < SENT_MAX; round++) {
         for (size_t i = 0; i < CLIENTS; i++) {
             struct actor *actor = &world->actors[i];
             actor->link->stalled = false;
             connect_actor(world, actor);
             answer(world, actor, PENDING_MAX);
+        }
+        if (round == 2) {
+            subscribe(world, &world->actors[0], QUEUE); /* somebody must take what waits there */
         }
         read_everybody(world);
     }
@@ -412,17 +518,22 @@ static void settle(struct world *world)
 static void check_all_came(struct world *world)
 {
     ENSURE(core_stats(world->sim.core).queued_messages == 0);
-    ENSURE(core_stats(world->sim.core).dropped == 0);
+    if (!world->sim.with_store) { /* with one, a client that goes loses what waits at QoS 0 */
+        ENSURE(core_stats(world->sim.core).dropped == 0);
+    }
     for (size_t i = 0; i < CLIENTS; i++) {
         ENSURE(world->actors[i].outgoing_count == 0 && world->actors[i].answer_count == 0);
     }
     for (uint32_t number = 0; number < world->sent_count; number++) {
         const struct sent *sent = &world->sent[number];
+        uint32_t all = 0;
         for (size_t i = 0; i < CLIENTS; i++) {
+            all += sent->count[i];
             if (sent->due[i] != 0) {
                 ENSURE(sent->count[i] >= 1 && (sent->due[i] == 1 || sent->count[i] == 1));
             }
         }
+        ENSURE(all != 0 || !sent->is_due_to_one);
     }
 }
 
@@ -436,6 +547,9 @@ static void run(uint64_t seed)
     world->sim.options.queued_messages_max = 0;
     world->sim.options.queued_bytes_max = 0;
     world->sim.options.inflight_max = (uint16_t)random_below(&world->random, 30);
+    world->sim.with_store = seed % 2 == 0;
+    world->sim.store_held = world->sim.with_store;
+    world->sim.fetches_held = world->sim.with_store;
     ENSURE(sim_start(&world->sim));
     for (size_t i = 0; i < CLIENTS; i++) {
         struct actor *actor = &world->actors[i];
