@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -13,6 +14,9 @@
 #define MAP_BYTES_DEFAULT                                                                          \
     ((uint64_t)SIZE_MAX >> 1 < (UINT64_C(1) << 40) ? UINT64_C(1) << 30 : UINT64_C(1) << 40)
 #define MAP_BYTES_LEAST (UINT64_C(1) << 28)
+
+/* Rows that a thread reads or writes between two times that it gives mapped pages back. */
+enum { ROWS_MAPPED_MAX = 8192 };
 
 void lmdb_log(const struct lmdb_log *log, enum store_severity severity, const char *format, ...)
 {
@@ -187,6 +191,53 @@ static int open_tables(struct lmdb_file *file)
     return mdb_txn_commit(txn);
 }
 
+/* LMDB does not say where its map is. A row does: it is in the map, and each page of the file
+ * begins with its number. */
+static void *find_map(const struct lmdb_file *file)
+{
+    MDB_txn *txn = NULL;
+    if (mdb_txn_begin(file->env, NULL, MDB_RDONLY, &txn) != 0) {
+        return NULL;
+    }
+    MDB_envinfo info;
+    MDB_stat stat;
+    (void)mdb_env_info(file->env, &info);
+    (void)mdb_env_stat(file->env, &stat);
+    MDB_val key = lmdb_val(bytes_of_string(STORE_META_KEY));
+    MDB_val row;
+    uintptr_t map = 0;
+    if (mdb_get(txn, file->tables[STORE_TABLE_META], &key, &row) == 0) {
+        uintptr_t page = (uintptr_t)row.mv_data & ~((uintptr_t)stat.ms_psize - 1);
+        size_t number;
+        memcpy(&number, (const void *)page, sizeof number);
+        if (number <= info.me_last_pgno) {
+            map = page - number * stat.ms_psize;
+        }
+    }
+    mdb_txn_abort(txn);
+    return (void *)map;
+}
+
+void lmdb_file_unmap_pages(const struct lmdb_file *file)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    (void)mdb_env_info(file->env, &info);
+    (void)mdb_env_stat(file->env, &stat);
+    if (file->map != NULL) {
+        (void)madvise(file->map, (info.me_last_pgno + 1) * stat.ms_psize, MADV_DONTNEED);
+    }
+}
+
+void lmdb_file_count_rows(const struct lmdb_file *file, uint64_t rows, uint64_t *counted)
+{
+    *counted += rows;
+    if (*counted >= ROWS_MAPPED_MAX) {
+        *counted = 0;
+        lmdb_file_unmap_pages(file);
+    }
+}
+
 enum status lmdb_file_open(const char *path, uint64_t map_bytes, const struct lmdb_log *log,
                            struct lmdb_file *out)
 {
@@ -207,6 +258,7 @@ enum status lmdb_file_open(const char *path, uint64_t map_bytes, const struct lm
         MDB_envinfo info;
         (void)mdb_env_info(out->env, &info);
         out->map_bytes = info.me_mapsize;
+        out->map = find_map(out);
         status = lmdb_sync_directory(path);
         if (status == STATUS_IO) {
             lmdb_log(log, STORE_LOG_ERROR, "cannot sync the directory of %s: %s", path,

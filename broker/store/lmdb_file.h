@@ -31,6 +31,7 @@ struct lmdb_file {
     MDB_dbi tables[STORE_TABLE_COUNT];
     struct store_row_meta meta;
     uint64_t map_bytes;
+    void *map; /* the address of the file's first page; NULL: not known */
 };
 
 /* `path` followed by `suffix`, to be freed with mem_free; NULL when there is no memory. */
@@ -56,6 +57,17 @@ MUST_USE enum status lmdb_file_open(const char *path, uint64_t map_bytes,
 
 /* Closes everything, the lock at last. */
 void lmdb_file_close(struct lmdb_file *file);
+
+/*
+ * Pages of the file that were looked at stay mapped, in the process's memory. This gives them back:
+ * they are the system's cache then, and come again when they are looked at. Any thread, while
+ * others read and write.
+ */
+void lmdb_file_unmap_pages(const struct lmdb_file *file);
+
+/* The same each time when a thread has read or written so many rows that it is worth a system call.
+ * `counted` is the thread's own, 0 at first. */
+void lmdb_file_count_rows(const struct lmdb_file *file, uint64_t rows, uint64_t *counted);
 
 static inline MDB_val lmdb_val(struct bytes bytes)
 {

@@ -59,6 +59,7 @@ struct lmdb_store {
 
     pthread_t writer_thread, reader_thread;
     struct lmdb_writer writer;
+    uint64_t rows_written, rows_read; /* the writer's and the reader's, see lmdb_file_count_rows */
 };
 
 static struct lmdb_store *of(struct store *store)
@@ -134,6 +135,7 @@ static bool write_until_done(struct lmdb_store *store, struct store_batch *batch
     for (;;) {
         int error = lmdb_write_batch(&store->writer, batch);
         if (error == 0) {
+            lmdb_file_count_rows(&store->file, batch->change_count, &store->rows_written);
             look_for_room(store);
             return true;
         }
@@ -234,6 +236,7 @@ static int answer(struct lmdb_store *store, struct lmdb_fetch *fetch, MDB_txn **
     }
     error = lmdb_fetch_answer(fetch, &store->file, *txn);
     mdb_txn_reset(*txn);
+    lmdb_file_count_rows(&store->file, fetch->asked, &store->rows_read);
     return error;
 }
 
@@ -301,7 +304,10 @@ static void set_events(struct store *base, const struct store_events *events)
 
 static enum status load(struct store *base, const struct store_loader *loader)
 {
-    return lmdb_load(&of(base)->file, &of(base)->log, loader, false);
+    const struct lmdb_file *file = &of(base)->file;
+    enum status status = lmdb_load(file, &of(base)->log, loader, false);
+    lmdb_file_unmap_pages(file);
+    return status;
 }
 
 static void append(struct store *base, struct message *message, uint64_t expires_unix_ms,

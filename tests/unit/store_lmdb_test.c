@@ -315,12 +315,70 @@ static void threads_survive_a_lack_of_memory(void **state)
     free(text);
 }
 
+/* What of the file is in this process's memory. */
+static size_t mapped_kib(void)
+{
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    assert_non_null(maps);
+    char line[1024];
+    bool is_ours = false;
+    size_t kib = 0;
+    size_t found = 0;
+    while (fgets(line, sizeof line, maps) != NULL) {
+        if (strchr(line, '-') != NULL && strchr(line, '-') < strchr(line, ' ')) {
+            is_ours = strstr(line, disk.file) != NULL && strstr(line, "-lock") == NULL;
+            found += is_ours;
+        } else if (is_ours && sscanf(line, "Rss: %zu kB", &kib) == 1) {
+            break;
+        }
+    }
+    (void)fclose(maps);
+    assert_int_equal(found, 1);
+    return kib;
+}
+
+/* However much was written, loaded and fetched, little of it stays in memory. */
+static void keeps_no_pages_mapped(void **state)
+{
+    (void)state;
+    enum { COUNT = 40000, EACH = 1000, LEAST_KIB = 32768, MOST_KIB = 20480 };
+    assert_int_equal(disk_open(&disk), STATUS_OK);
+    free(model_load_text(disk.store));
+    for (uint64_t arrival = 1; arrival <= COUNT; arrival++) {
+        append_sized(arrival, 7, EACH);
+        if (arrival % 500 == 0) {
+            disk_commit(&disk);
+        }
+    }
+    assert_true(mapped_kib() < MOST_KIB);
+    disk_close(&disk);
+    struct stat info;
+    assert_int_equal(stat(disk.file, &info), 0);
+    assert_true(info.st_size / 1024 > LEAST_KIB);
+    assert_int_equal(disk_open(&disk), STATUS_OK);
+    free(model_load_text(disk.store));
+    assert_true(mapped_kib() < MOST_KIB / 8);
+    for (uint64_t arrival = 1; arrival + STORE_FETCH_MAX <= COUNT; arrival += STORE_FETCH_MAX) {
+        uint64_t arrivals[STORE_FETCH_MAX];
+        for (size_t i = 0; i < STORE_FETCH_MAX; i++) {
+            arrivals[i] = arrival + i;
+        }
+        disk_fetch(&disk, 7, arrivals, STORE_FETCH_MAX);
+        assert_int_equal(disk.fetched_count, STORE_FETCH_MAX);
+        for (size_t i = 0; i < STORE_FETCH_MAX; i++) {
+            message_release(disk.fetched[i].message);
+        }
+    }
+    assert_true(mapped_kib() < MOST_KIB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_new_file_is_empty_private_and_locked, make, clean),
         cmocka_unit_test_setup_teardown(holds_what_the_model_holds, make, clean),
         cmocka_unit_test_setup_teardown(fetches_what_is_stored, make, clean),
+        cmocka_unit_test_setup_teardown(keeps_no_pages_mapped, make, clean),
         cmocka_unit_test_setup_teardown(is_full_in_time_and_recovers, make, clean),
         cmocka_unit_test_setup_teardown(keeps_what_does_not_fit, make, clean),
         cmocka_unit_test_setup_teardown(survives_a_lack_of_memory, make, clean),
