@@ -31,7 +31,9 @@ void slot_release_message(struct session *session, struct slot *slot)
 
 void slot_release(struct core *core, struct session *session, struct slot *slot)
 {
-    durable_finish(core, session, slot);
+    if (slot->is_stored) {
+        durable_finish(core, session, slot);
+    }
     switch ((enum slot_kind)slot->kind) {
     case SLOT_EMPTY:
         return;
@@ -62,11 +64,14 @@ void slot_release(struct core *core, struct session *session, struct slot *slot)
 
 void session_leave_queue(struct core *core, struct session *session, const struct slot *slot)
 {
-    if (slot->kind == SLOT_PUBLISH || slot->kind == SLOT_STORED) {
-        size_t size = slot_bytes(slot);
-        session->queued_bytes -= size;
-        core->stats.queued_bytes -= size;
+    size_t size = 0;
+    if (slot->kind == SLOT_PUBLISH) {
+        size = message_size(slot->message);
+    } else if (slot->kind == SLOT_STORED) {
+        size = slot->stored_bytes;
     }
+    session->queued_bytes -= size;
+    core->stats.queued_bytes -= size;
 }
 
 struct session_backlog *session_make_backlog(struct session *session)
@@ -148,10 +153,15 @@ void session_drop_first(struct core *core, struct session *session)
 
 void session_pop(struct core *core, struct session *session)
 {
-    struct slot *slot = session_first(session);
+    struct session_backlog *backlog = session_backlog(session);
+    struct slot_queue *queue = backlog == NULL ? &session->queue : &backlog->front;
+    struct slot *slot = slot_queue_first(queue);
     session_leave_queue(core, session, slot);
     slot_release(core, session, slot);
-    session_drop_first(core, session);
+    slot_queue_pop(queue, &core->pool);
+    if (queue != &session->queue) {
+        session_trim_backlog(session);
+    }
 }
 
 void session_clear_queue(struct core *core, struct session *session)
@@ -198,8 +208,8 @@ static void add_identifier(struct slot *slot, uint32_t identifier)
     slot->has_list = 1;
 }
 
-static bool is_over_limit(const struct core *core, const struct session *session,
-                          const struct message *message)
+static inline bool is_over_limit(const struct core *core, const struct session *session,
+                                 const struct message *message)
 {
     const struct core_options *options = &core->options;
     return (options->queued_messages_max != 0 &&
@@ -208,7 +218,8 @@ static bool is_over_limit(const struct core *core, const struct session *session
             session->queued_bytes + message_size(message) > options->queued_bytes_max);
 }
 
-bool session_is_full(struct core *core, struct session *session, const struct message *message)
+/* Over its limit: expired messages in front make room, or nothing does. */
+static bool stays_full(struct core *core, struct session *session, const struct message *message)
 {
     while (is_over_limit(core, session, message)) {
         const struct slot *first = session_first(session);
@@ -220,6 +231,11 @@ bool session_is_full(struct core *core, struct session *session, const struct me
         session_pop(core, session);
     }
     return false;
+}
+
+bool session_is_full(struct core *core, struct session *session, const struct message *message)
+{
+    return is_over_limit(core, session, message) && stays_full(core, session, message);
 }
 
 void session_enqueue(struct core *core, struct session *session, struct message *message,
@@ -244,7 +260,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         last != NULL && last->kind == SLOT_PUBLISH ? last->message : NULL;
     bool last_is_second = last != NULL && last->is_second;
     struct slot *slot = NULL;
-    if (!session_is_full(core, session, message)) {
+    if (!is_over_limit(core, session, message) || !stays_full(core, session, message)) {
         slot = slot_queue_push(&session->queue, &core->pool);
     }
     if (slot == NULL) {

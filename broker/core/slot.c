@@ -94,21 +94,17 @@ struct slot *slot_queue_last(const struct slot_queue *queue)
     return queue->count == 0 ? NULL : &queue->tail->slots[queue->tail_at - 1];
 }
 
-void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool)
+void slot_queue_drop_chunk(struct slot_queue *queue, struct slot_pool *pool)
 {
-    ENSURE(queue->count != 0);
-    queue->count--;
-    queue->head_at++;
+    struct slot_chunk *chunk = queue->head;
     if (queue->count == 0) {
-        ENSURE(queue->head == queue->tail);
-        pool_give(pool, queue->head);
+        ENSURE(chunk == queue->tail);
         *queue = (struct slot_queue){0};
-    } else if (queue->head_at == SLOTS_PER_CHUNK) {
-        struct slot_chunk *chunk = queue->head;
+    } else {
         queue->head = chunk->next;
         queue->head_at = 0;
-        pool_give(pool, chunk);
     }
+    pool_give(pool, chunk);
 }
 
 struct slot *slot_queue_next(const struct slot_queue *queue, struct slot_cursor *cursor)

@@ -112,8 +112,19 @@ MUST_USE struct slot *slot_queue_unshift(struct slot_queue *queue, struct slot_p
 struct slot *slot_queue_first(const struct slot_queue *queue);
 struct slot *slot_queue_last(const struct slot_queue *queue);
 
+/* The first chunk, of which nothing is left, goes back to the pool. */
+void slot_queue_drop_chunk(struct slot_queue *queue, struct slot_pool *pool);
+
 /* Forgets the first slot, whose references the caller has moved or released. */
-void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool);
+static inline void slot_queue_pop(struct slot_queue *queue, struct slot_pool *pool)
+{
+    ENSURE(queue->count != 0);
+    queue->count--;
+    queue->head_at++;
+    if (queue->count == 0 || queue->head_at == SLOTS_PER_CHUNK) {
+        slot_queue_drop_chunk(queue, pool);
+    }
+}
 
 /* Takes the SLOT_EMPTY ones out. O(count). */
 void slot_queue_compact(struct slot_queue *queue, struct slot_pool *pool);
