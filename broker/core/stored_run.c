@@ -20,7 +20,8 @@ enum {
 };
 
 enum {
-    ENTRY_MAX = 1 + 10 + 5 + (int)sizeof(struct share_group *),
+    GROUP_BYTES = sizeof(uintptr_t), /* a pointer */
+    ENTRY_MAX = 1 + 10 + 5 + GROUP_BYTES,
     /* What malloc gives without a remainder: a multiple of 16, less 8. */
     BLOCK_FIRST = 72,
     BLOCK_MAX = 1016,
@@ -83,8 +84,8 @@ static uint16_t encode(uint8_t *to, struct stored_base *base, const struct slot 
     }
     if (group != NULL && group != base->group) {
         flags |= ENTRY_HAS_GROUP;
-        memcpy(at, &group, sizeof group);
-        at += sizeof group;
+        memcpy(at, &group, GROUP_BYTES);
+        at += GROUP_BYTES;
         base->group = group;
     }
     *to = (uint8_t)flags;
@@ -105,8 +106,8 @@ static uint16_t decode(const uint8_t *from, struct stored_base *base, struct slo
         base->bytes = (uint32_t)number;
     }
     if ((flags & ENTRY_HAS_GROUP) != 0) {
-        memcpy(&base->group, at, sizeof base->group);
-        at += sizeof base->group;
+        memcpy(&base->group, at, GROUP_BYTES);
+        at += GROUP_BYTES;
     }
     *slot = (struct slot){
         .arrival = base->arrival,

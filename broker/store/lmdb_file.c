@@ -15,8 +15,10 @@
     ((uint64_t)SIZE_MAX >> 1 < (UINT64_C(1) << 40) ? UINT64_C(1) << 30 : UINT64_C(1) << 40)
 #define MAP_BYTES_LEAST (UINT64_C(1) << 28)
 
-/* Rows that a thread reads or writes between two times that it gives mapped pages back. */
-enum { ROWS_MAPPED_MAX = 8192 };
+/* Rows that a thread reads or writes between two times that it gives mapped pages back: few enough
+ * that new messages, of which each page is looked at once, leave little behind, and so many that
+ * looking at old ones all over the file again costs next to nothing. */
+enum { ROWS_MAPPED_MAX = 65536 };
 
 void lmdb_log(const struct lmdb_log *log, enum store_severity severity, const char *format, ...)
 {

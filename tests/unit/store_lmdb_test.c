@@ -341,7 +341,8 @@ static size_t mapped_kib(void)
 static void keeps_no_pages_mapped(void **state)
 {
     (void)state;
-    enum { COUNT = 40000, EACH = 1000, LEAST_KIB = 32768, MOST_KIB = 20480 };
+    enum { COUNT = 70000, EACH = 1000, LEAST_KIB = 65536, MOST_KIB = 20480 };
+    disk.options.map_bytes = 256 << 20;
     assert_int_equal(disk_open(&disk), STATUS_OK);
     free(model_load_text(disk.store));
     for (uint64_t arrival = 1; arrival <= COUNT; arrival++) {
