@@ -15,8 +15,12 @@
 #include "store_batch.h"
 
 enum {
-    /* One fills, one is written, one waits to be collected. */
-    BATCHES = 3,
+    /* One fills, one is written, two wait to be collected, the others to be written. */
+    BATCHES = 8,
+    COLLECTED_MAX = 2,
+    /* A batch of so many changes is filled no further while there are others: what the core does
+     * when it is durable takes about a millisecond. */
+    BATCH_CHANGES = 8192,
     RETRY_MS = 1000,
     /* How long the reader waits for memory before it tries again. */
     MEMORY_RETRY_MS = 50,
@@ -39,15 +43,16 @@ struct lmdb_store {
     struct store_batch batches[BATCHES];
     struct store_batch *filling;
     uint64_t last_ticket;
-    bool published;   /* `filling` is in `ready` too, unless the writer has taken it */
+    bool published;   /* `filling` is the last of `ready` too, unless the writer has taken it */
     bool failed_told; /* events.failed was called */
     bool full_told;   /* as the log has it */
 
     /* Shared, under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t writer_wakes, reader_wakes;
-    struct store_batch *ready;         /* flushed; NULL: none, or the writer has it */
-    struct store_batch *done[BATCHES]; /* durable, to be collected */
+    struct store_batch *ready[BATCHES]; /* flushed, in order */
+    size_t ready_count;
+    struct store_batch *done[BATCHES]; /* durable, to be collected, in order */
     size_t done_count;
     bool is_free[BATCHES];
     struct queue asked, answered;
@@ -158,6 +163,14 @@ static bool write_until_done(struct lmdb_store *store, struct store_batch *batch
     }
 }
 
+static struct store_batch *take_first(struct store_batch **batches, size_t *count)
+{
+    struct store_batch *first = batches[0];
+    --*count;
+    memmove(batches, batches + 1, *count * sizeof(struct store_batch *));
+    return first;
+}
+
 /* The next batch to write, or NULL when the thread is to end. With the lock, which it lets go while
  * it looks for room. */
 static struct store_batch *next_batch(struct lmdb_store *store)
@@ -166,10 +179,8 @@ static struct store_batch *next_batch(struct lmdb_store *store)
         if (store->failed) {
             return NULL;
         }
-        if (store->ready != NULL && (store->done_count < BATCHES - 1 || store->stopping)) {
-            struct store_batch *batch = store->ready;
-            store->ready = NULL;
-            return batch;
+        if (store->ready_count != 0 && (store->done_count < COLLECTED_MAX || store->stopping)) {
+            return take_first(store->ready, &store->ready_count);
         }
         if (store->stopping) {
             return NULL;
@@ -272,7 +283,18 @@ static void *read_messages(void *argument)
     return NULL;
 }
 
-/* The batch that a change goes to. One that was flushed and not yet taken is filled further. */
+/* A batch that nobody uses, or BATCHES. With the lock. */
+static size_t find_free(const struct lmdb_store *store)
+{
+    size_t free = 0;
+    while (free != BATCHES && !store->is_free[free]) {
+        free++;
+    }
+    return free;
+}
+
+/* The batch that a change goes to. One that was flushed and not yet taken is filled further, unless
+ * it is large. */
 static struct store_batch *changing(struct lmdb_store *store)
 {
     if (!store->published) {
@@ -280,16 +302,15 @@ static struct store_batch *changing(struct lmdb_store *store)
     }
     (void)pthread_mutex_lock(&store->lock);
     store->published = false;
-    if (store->ready != NULL) {
-        store->ready = NULL;
+    size_t free = find_free(store);
+    bool is_taken =
+        store->ready_count == 0 || store->ready[store->ready_count - 1] != store->filling;
+    if (!is_taken && (store->filling->change_count < BATCH_CHANGES || free == BATCHES)) {
+        store->ready_count--;
         (void)pthread_mutex_unlock(&store->lock);
         return store->filling;
     }
-    size_t free = 0;
-    while (free != BATCHES && !store->is_free[free]) {
-        free++;
-    }
-    ENSURE(free != BATCHES);
+    ENSURE(free != BATCHES); /* when this one was taken, no others waited to be written */
     store->is_free[free] = false;
     (void)pthread_mutex_unlock(&store->lock);
     store->filling = &store->batches[free];
@@ -389,7 +410,7 @@ static void flush(struct store *base)
         return;
     }
     (void)pthread_mutex_lock(&store->lock);
-    store->ready = store->filling;
+    store->ready[store->ready_count++] = store->filling;
     store->published = true;
     (void)pthread_cond_signal(&store->writer_wakes);
     (void)pthread_mutex_unlock(&store->lock);
@@ -568,38 +589,40 @@ static void deliver(struct lmdb_store *store, struct lmdb_fetch *fetch)
     lmdb_fetch_destroy(fetch);
 }
 
-static void commit_done(struct lmdb_store *store, struct store_batch *const *done, size_t count)
+static void commit_done(struct lmdb_store *store, struct store_batch *done)
 {
-    for (size_t i = 0; i < count; i++) {
-        uint64_t committed = done[i]->ticket;
-        store_batch_reset(done[i], 0);
-        (void)pthread_mutex_lock(&store->lock);
-        store->is_free[done[i] - store->batches] = true;
-        (void)pthread_mutex_unlock(&store->lock);
-        store->events.committed(store->events.ctx, committed);
-    }
+    uint64_t committed = done->ticket;
+    store_batch_reset(done, 0);
+    (void)pthread_mutex_lock(&store->lock);
+    store->is_free[done - store->batches] = true;
+    (void)pthread_mutex_unlock(&store->lock);
+    store->events.committed(store->events.ctx, committed);
 }
 
 void lmdb_store_collect(struct store *base)
 {
     struct lmdb_store *store = of(base);
-    struct store_batch *done[BATCHES];
     char why[LMDB_TEXT_MAX];
     (void)pthread_mutex_lock(&store->lock);
-    size_t done_count = store->done_count;
-    memcpy(done, store->done, sizeof done);
-    store->done_count = 0;
+    struct store_batch *done =
+        store->done_count == 0 ? NULL : take_first(store->done, &store->done_count);
+    bool has_more = store->done_count != 0;
     struct queue answered = store->answered;
     store->answered = (struct queue){NULL, NULL};
     bool full = store->full;
     bool failed = store->failed;
     memcpy(why, failed ? store->failed_why : store->full_why, sizeof why);
-    if (done_count != 0) {
+    if (done != NULL) {
         (void)pthread_cond_signal(&store->writer_wakes);
     }
     (void)pthread_mutex_unlock(&store->lock);
 
-    commit_done(store, done, done_count);
+    if (done != NULL) {
+        commit_done(store, done);
+    }
+    if (has_more) {
+        wake_core(store); /* in a turn of its own */
+    }
     struct lmdb_fetch *fetch;
     while ((fetch = pop(&answered)) != NULL) {
         deliver(store, fetch);

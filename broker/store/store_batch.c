@@ -6,7 +6,7 @@ enum {
     CHUNK_MIN = 4096,
     CHUNK_MAX = 1 << 20,
     /* Chunks beyond this are given back when a batch is done: one large batch is not for ever. */
-    KEPT_BYTES_MAX = 4 << 20,
+    KEPT_BYTES_MAX = 1 << 20,
     KEPT_BUCKETS = 1024,
     SPARSE = 16, /* buckets for each entry that are too many to clear each time */
 };

@@ -106,6 +106,35 @@ static void holds_what_the_model_holds(void **state)
     assert_int_equal(disk.failed_calls, 0);
 }
 
+enum { LOAD = 30000, LOAD_OF_A_TURN = 1000, BATCH_MAX = 8192 + LOAD_OF_A_TURN };
+
+/* While nobody collects, the writer waits, and no batch grows without bound. A call collects one.
+ */
+static void large_loads_are_cut(void **state)
+{
+    (void)state;
+    assert_int_equal(disk_open(&disk), STATUS_OK);
+    uint64_t counts[LOAD / LOAD_OF_A_TURN + 2] = {0}; /* by ticket */
+    const uint64_t first = store_ticket(disk.store);
+    for (uint64_t arrival = 1; arrival <= LOAD; arrival++) {
+        append_sized(arrival, 1, 20);
+        counts[store_ticket(disk.store) - first]++;
+        if (arrival % LOAD_OF_A_TURN == 0) {
+            store_flush(disk.store);
+        }
+    }
+    const uint64_t last = store_ticket(disk.store);
+    for (uint64_t ticket = first; ticket <= last; ticket++) {
+        assert_true(counts[ticket - first] <= BATCH_MAX);
+    }
+    store_flush(disk.store);
+    while (disk.committed < last) {
+        const uint64_t committed = disk.committed;
+        disk_wait(&disk);
+        assert_true(disk.committed <= committed + 1);
+    }
+}
+
 static void fetches_what_is_stored(void **state)
 {
     (void)state;
@@ -378,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_new_file_is_empty_private_and_locked, make, clean),
         cmocka_unit_test_setup_teardown(holds_what_the_model_holds, make, clean),
+        cmocka_unit_test_setup_teardown(large_loads_are_cut, make, clean),
         cmocka_unit_test_setup_teardown(fetches_what_is_stored, make, clean),
         cmocka_unit_test_setup_teardown(keeps_no_pages_mapped, make, clean),
         cmocka_unit_test_setup_teardown(is_full_in_time_and_recovers, make, clean),
