@@ -10,8 +10,8 @@
  *
  *   Cost       feed: payload is unmasked in the input, eight bytes at a time and more, and not
  *              copied; where messages are joined unmasking moves it. No allocation once the pool
- * has grown to the number of frames that are incomplete at the same time. Threads    A pool and the
- * decoders that use it belong to one thread.
+ *              has grown to the number of frames that are incomplete at the same time.
+ *   Threads    A pool and the decoders that use it belong to one thread.
  */
 #ifndef TRANSPORT_WS_H
 #define TRANSPORT_WS_H
