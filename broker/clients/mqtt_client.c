@@ -185,6 +185,7 @@ bool client_set_user_name(struct mqtt_client *client, struct bytes user_name)
     if (before != NULL) {
         *extra = *before;
     }
+    ENSURE(user_name.data != NULL || user_name.len == 0);
     client->has_user_name = user_name.data != NULL;
     extra->user_name_len = (uint16_t)user_name.len;
     bytes_copy(extra->user_name, user_name); /* it may be the one from before */

@@ -213,8 +213,10 @@ def all_scenarios():
         messages("shared-ws", "shared", "WebSocket 100 -> 5 shared, QoS 1",
                  "shared --publishers 100 --subscribers 5 --qos 1", "ws", ("max", 1.6)),
         messages("subscriptions-tcp", "subscriptions",
-                 "100,000 subscriptions (10 % with +, 1 % with #), 3.2 matches a message",
-                 "subscriptions --publishers 10", "tcp", ("max", 1.2)),
+                 "100,000 subscriptions (10 % with +, 1 % with #) of 100 clients, 3.2 matches a message",
+                 "subscriptions --publishers 10 --subscribers 100", "tcp", ("max", 1.2)),
+        messages("subscriptions1000-tcp", "subscriptions", "100,000 subscriptions of 1,000 clients",
+                 "subscriptions --publishers 10", "tcp"),
         messages("fanout-wss", "tls", "wss fan-out 1 -> 1,000", "fanout", "wss", ("max", 3)),
         messages("pairs-wss", "tls", "wss 100 pairs", "pairs", "wss", ("max", 2)),
         Scenario("retained-tcp", "retained", "retained --count 50000", "tcp", [
