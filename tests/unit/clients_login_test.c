@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
+#include "clients_fixture.h"
 #include "mem.h"
-#include "mqtt_client.h"
 #include "mqtt_connect.h"
 #include "mqtt_publish.h"
 #include "mqtt_subscribe.h"
@@ -105,12 +105,6 @@ static uint64_t last_inbound_ms(void *link)
     return 0;
 }
 
-static void on_client(void *link, const struct client *client)
-{
-    (void)link;
-    (void)client;
-}
-
 static void on_refused(void *link, const struct client *client, struct bytes client_id,
                        enum mqtt_reason reason)
 {
@@ -118,13 +112,7 @@ static void on_refused(void *link, const struct client *client, struct bytes cli
     (void)client_id;
     (void)reason;
     fixture->refused = true;
-    on_client(link, client);
-}
-
-static void on_gone(void *link, const struct client *client, const char *why)
-{
-    (void)why;
-    on_client(link, client);
+    ignore_client(link, client);
 }
 
 static void on_subscribe(void *link, const struct client *client, struct bytes filter,
@@ -132,7 +120,7 @@ static void on_subscribe(void *link, const struct client *client, struct bytes f
 {
     (void)filter;
     (void)reason;
-    on_client(link, client);
+    ignore_client(link, client);
 }
 
 static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
@@ -173,9 +161,9 @@ static void open_client(struct fixture *fixture, const char *passwords, const ch
                                .set_reading = set_reading,
                                .last_inbound_ms = last_inbound_ms,
                                .checker = {fixture, start, cancel},
-                               .on_connected = on_client,
+                               .on_connected = ignore_client,
                                .on_refused = on_refused,
-                               .on_gone = on_gone,
+                               .on_gone = ignore_gone,
                                .on_subscribe = on_subscribe,
                                .on_publish_refused = on_publish_refused};
     *fixture = (struct fixture){.paused = false};
@@ -246,16 +234,8 @@ static void send_connect(struct fixture *fixture, const char *user)
 
 static void flush(struct fixture *fixture)
 {
-    struct output output;
-    fixture->sent_len = 0;
-    output_open(&output, fixture->scratch, OUTPUT_SCRATCH_BYTES);
-    mqtt_client_send(fixture->client, 0, &output);
-    for (unsigned i = 0; i < output.part_count; i++) {
-        assert_true(fixture->sent_len + output.parts[i].len <= sizeof fixture->sent);
-        memcpy(fixture->sent + fixture->sent_len, output.parts[i].data, output.parts[i].len);
-        fixture->sent_len += output.parts[i].len;
-    }
-    output_release(&output);
+    fixture->sent_len =
+        flush_client(fixture->client, fixture->scratch, fixture->sent, sizeof fixture->sent);
 }
 
 /* The reason code of the CONNACK that was sent; -1: none was. */

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "mqtt_client.h"
+#include "clients_fixture.h"
 #include "mqtt_connect.h"
 #include "mqtt_publish.h"
 #include "mqtt_subscribe.h"
@@ -43,24 +43,12 @@ static void set_reading(void *link, bool reading)
     (void)reading;
 }
 
-static void on_client(void *link, const struct client *client)
-{
-    (void)link;
-    (void)client;
-}
-
-static void on_gone(void *link, const struct client *client, const char *why)
-{
-    (void)why;
-    on_client(link, client);
-}
-
 static void on_subscribe(void *link, const struct client *client, struct bytes filter,
                          enum mqtt_reason reason)
 {
     (void)filter;
     assert_true(reason <= 2);
-    on_client(link, client);
+    ignore_client(link, client);
 }
 
 static void on_mistake(void *ctx, unsigned line, const char *text)
@@ -86,16 +74,8 @@ static void receive(struct fixture *fixture, const struct writer *writer)
 
 static void flush(struct fixture *fixture)
 {
-    struct output output;
-    fixture->sent_len = 0;
-    output_open(&output, fixture->scratch, OUTPUT_SCRATCH_BYTES);
-    mqtt_client_send(fixture->client, 0, &output);
-    for (unsigned i = 0; i < output.part_count; i++) {
-        assert_true(fixture->sent_len + output.parts[i].len <= sizeof fixture->sent);
-        memcpy(fixture->sent + fixture->sent_len, output.parts[i].data, output.parts[i].len);
-        fixture->sent_len += output.parts[i].len;
-    }
-    output_release(&output);
+    fixture->sent_len =
+        flush_client(fixture->client, fixture->scratch, fixture->sent, sizeof fixture->sent);
 }
 
 /* A client that has subscribed to everything at QoS 2, with `identifier` unless it is 0. */
@@ -105,8 +85,8 @@ static void open_client(struct fixture *fixture, enum mqtt_version version, uint
     struct client_host host = {.wake = on_link,
                                .close = on_close,
                                .set_reading = set_reading,
-                               .on_connected = on_client,
-                               .on_gone = on_gone,
+                               .on_connected = ignore_client,
+                               .on_gone = ignore_gone,
                                .on_subscribe = on_subscribe};
     fixture->version = version;
     assert_int_equal(access_create(&fixture->access), STATUS_OK);

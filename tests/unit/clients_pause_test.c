@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
+#include "clients_fixture.h"
 #include "mem.h"
-#include "mqtt_client.h"
 #include "mqtt_connect.h"
 #include "mqtt_publish.h"
 
@@ -50,24 +50,12 @@ static uint64_t last_inbound_ms(void *link)
     return 0;
 }
 
-static void on_client(void *link, const struct client *client)
-{
-    (void)link;
-    (void)client;
-}
-
-static void on_gone(void *link, const struct client *client, const char *why)
-{
-    (void)why;
-    on_client(link, client);
-}
-
 static void on_publish_refused(void *link, const struct client *client, struct bytes topic,
                                enum mqtt_reason reason)
 {
     (void)topic;
     (void)reason;
-    on_client(link, client);
+    ignore_client(link, client);
 }
 
 static void receive(struct fixture *fixture, const struct writer *writer)
@@ -99,8 +87,8 @@ static void open_client(struct fixture *fixture)
                                .close = on_close,
                                .set_reading = set_reading,
                                .last_inbound_ms = last_inbound_ms,
-                               .on_connected = on_client,
-                               .on_gone = on_gone,
+                               .on_connected = ignore_client,
+                               .on_gone = ignore_gone,
                                .on_publish_refused = on_publish_refused};
     *fixture = (struct fixture){.settings = settings_with(10)};
     assert_int_equal(mqtt_clients_create(&host, 0, &fixture->clients), STATUS_OK);
