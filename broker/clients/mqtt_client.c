@@ -258,6 +258,8 @@ void mqtt_client_disconnect(struct mqtt_client *client, uint64_t now_ms, enum mq
 
 void mqtt_clients_shut_down(struct mqtt_clients *clients, uint64_t now_ms)
 {
+    core_begin_end(
+        clients->core); /* a will for each of those that are still to be closed is work in vain */
     for (struct mqtt_client *client = clients->first; client != NULL; client = client->next) {
         static const char why[] = "the broker stops";
         send_disconnect(client, MQTT_SERVER_SHUTTING_DOWN, why);

@@ -182,6 +182,10 @@ void core_session_set_expiry(struct core *core, struct session *session, uint32_
  */
 void core_disconnect(struct core *core, uint64_t now_ms, struct session *session, bool with_will);
 
+/* The process is about to end, and all clients with it: what is published from now on, their wills,
+ * is for sessions that outlive it and for the retained messages alone. */
+void core_begin_end(struct core *core);
+
 /* Ends the session of `client_id`: its client, if any, loses it. Errors: STATUS_NOT_FOUND. */
 MUST_USE enum status core_end_session(struct core *core, uint64_t now_ms, struct bytes client_id,
                                       enum mqtt_reason reason);

@@ -51,6 +51,7 @@ struct core {
     struct durable_part *parts; /* of the message being routed */
     size_t part_count, part_capacity;
     bool part_failed;                   /* no memory for one of them */
+    bool is_ending;                     /* core_begin_end */
     struct store_recipient *recipients; /* part_capacity + 2 of them */
     struct session **waiting;           /* sessions blocked until the next commit */
     size_t waiting_count, waiting_capacity;
@@ -179,20 +180,28 @@ struct share_group {
 struct retained_scan {
     struct retained_cursor *cursor;
     const struct session_subscription *subscription;
-    uint64_t sequence;       /* newer messages reach the new subscription live */
-    struct slot_queue found; /* of a scan that gathers: not sent yet */
-    struct message *aside;   /* it waits until one of its copies in flight is acknowledged; held */
-    uint64_t *known;         /* arrivals, sorted, of what an interrupted one had found; owned */
-    size_t known_count;
+    uint64_t sequence;        /* newer messages reach the new subscription live */
+    struct slot_queue found;  /* of a scan that gathers: not sent yet */
+    struct message *aside;    /* it waits until one of its copies in flight is acknowledged; held */
+    struct scan_known *known; /* NULL: it was not interrupted by a crash; held */
     uint32_t identifier;
     uint8_t qos;
     bool no_local;
-    bool is_gathered; /* all is in `found`, or was sent */
+    bool is_gathered;  /* all that it will gather is in `found`, or was sent */
+    bool is_too_large; /* it was not all that there is */
+};
+
+/* What a session had before a restart: arrivals, sorted. */
+struct scan_known {
+    struct shared shared;
+    size_t count;
+    uint64_t arrivals[];
 };
 
 enum {
-    SCAN_BUDGET = 64, /* retained topics looked at in one step */
-    GATHER_MAX = 16,  /* steps of a scan that gathers in one core_next */
+    SCAN_BUDGET = 64,     /* retained topics looked at in one step */
+    GATHER_MAX = 16,      /* steps of a scan that gathers in one core_next */
+    GATHERED_MAX = 65536, /* slots that one scan may hold, 1.5 MiB */
 };
 
 /* router.c: core_publish within another call. */
@@ -450,8 +459,10 @@ void core_end_loan(struct core *core);
 MUST_USE bool scan_open(struct core *core, const struct session_subscription *subscription,
                         const struct core_subscribe *subscribe, uint8_t qos);
 
-/* The same after a crash had interrupted it. */
-MUST_USE bool scan_again(struct core *core, const struct session_subscription *subscription);
+/* The same after a crash had interrupted it. *known serves all scans of the session: NULL for the
+ * first one, then the caller's to release. */
+MUST_USE bool scan_again(struct core *core, const struct session_subscription *subscription,
+                         struct scan_known **known);
 
 /* Whoever unsubscribes, or subscribes again, wants no more of an earlier scan [MQTT-3.10.4-2]. */
 void scan_cancel(struct core *core, const struct session_subscription *subscription);

@@ -18,12 +18,21 @@ void core_end_loan(struct core *core)
     core->lent_list = NULL;
 }
 
+static uint16_t quota_of(const struct core *core, const struct session *session)
+{
+    return session->receive_maximum < core->options.inflight_max ? session->receive_maximum
+                                                                 : core->options.inflight_max;
+}
+
 static bool quota_is_used_up(const struct core *core, const struct session *session)
 {
-    uint16_t max = session->receive_maximum < core->options.inflight_max
-                       ? session->receive_maximum
-                       : core->options.inflight_max;
-    return session->quota_used >= max;
+    return session->quota_used >= quota_of(core, session);
+}
+
+/* Slots of the window that were not sent on this connection. */
+static uint32_t count_unsent(const struct session *session)
+{
+    return slot_window_count(&session->window) - session->window.sent;
 }
 
 /* No new message may be sent at QoS 1 or 2 before an acknowledgement comes. */
@@ -114,11 +123,6 @@ static enum core_next next_resend(struct core *core, uint64_t now_ms, struct ses
     return CORE_DELIVERY;
 }
 
-static uint32_t count_unsent(const struct session *session)
-{
-    return slot_window_count(&session->window) - session->window.sent;
-}
-
 /* Nothing more can be done before an acknowledgement or a commit comes. */
 static void hold(struct core *core, struct session *session)
 {
@@ -193,12 +197,14 @@ static enum way choose_way(const struct core *core, const struct session *sessio
     if (!durable_keeps_identifier(core, session, slot)) {
         return must_wait ? WAY_WAITS : WAY_NOW;
     }
-    bool is_full = quota_is_used_up(core, session);
-    if (!must_wait && !is_full && !durable_is_older(core, slot)) {
+    if (!must_wait && !quota_is_used_up(core, session) && !durable_is_older(core, slot)) {
         return WAY_NOW;
     }
-    /* What is shared is not taken before it can be sent: another member may be quicker. */
-    return may_go_ahead(core, session) && !(slot->is_shared && is_full) ? WAY_HELD : WAY_WAITS;
+    /* What is shared is not taken before there is a place for it: another member may be quicker. */
+    if (slot->is_shared && session->quota_used + count_unsent(session) >= quota_of(core, session)) {
+        return WAY_WAITS;
+    }
+    return may_go_ahead(core, session) ? WAY_HELD : WAY_WAITS;
 }
 
 /* The first slot that waits, or that a scan has found, goes out, or, when it is stored, into the
@@ -276,7 +282,7 @@ static enum core_next send_retained(struct core *core, uint64_t now_ms, struct s
     return CORE_DELIVERY;
 }
 
-/* What a scan that gathers has found goes out when it has found all. */
+/* What a scan that gathers has found goes out when it has found all, or too much. */
 static enum core_next next_gathered(struct core *core, uint64_t now_ms, struct session *session,
                                     struct retained_scan *scan, struct core_delivery *out)
 {
@@ -290,7 +296,11 @@ static enum core_next next_gathered(struct core *core, uint64_t now_ms, struct s
     if (scan->found.count != 0) {
         return next_publish(core, now_ms, session, &scan->found, out);
     }
-    session_pop(core, session);
+    if (scan->is_too_large) {
+        scan->is_gathered = false; /* the rest is read as the client takes it */
+    } else {
+        session_pop(core, session);
+    }
     return CORE_AGAIN;
 }
 
@@ -400,8 +410,8 @@ static struct slot *find_sent(const struct session *session, uint16_t packet_id,
                               enum slot_kind kind)
 {
     struct slot *slot = slot_window_find(&session->window, packet_id);
-    if (slot == NULL || slot->qos != qos) {
-        return NULL;
+    if (slot == NULL || slot->qos != qos || !slot->sent_before) {
+        return NULL; /* an identifier that was given ahead is none that the client may know */
     }
     bool is_alike = kind == SLOT_PUBLISH && slot->kind == SLOT_STORED;
     return is_alike || slot->kind == kind ? slot : NULL;

@@ -416,6 +416,32 @@ static enum status restore_windows(struct recovery *recovery)
     return status;
 }
 
+/* The scans of one session, of which *from is the first, stand together. */
+static bool repeat_scans_of(struct core *core, const struct scan *scans, size_t count, size_t *from)
+{
+    const struct session *session = scans[*from].session;
+    struct scan_known *known = NULL;
+    bool done = true;
+    for (; done && *from < count && scans[*from].session == session; ++*from) {
+        done = scan_again(core, scans[*from].subscription, &known);
+    }
+    if (known != NULL) {
+        shared_release(&known->shared);
+    }
+    return done;
+}
+
+static enum status repeat_scans(const struct recovery *recovery)
+{
+    size_t from = 0;
+    while (from < recovery->scans.count) {
+        if (!repeat_scans_of(recovery->core, recovery->scans.items, recovery->scans.count, &from)) {
+            return STATUS_NO_MEMORY;
+        }
+    }
+    return STATUS_OK;
+}
+
 /* What the restart itself changes, now that the store is open for changes. */
 static enum status settle(struct recovery *recovery)
 {
@@ -428,13 +454,7 @@ static enum status settle(struct recovery *recovery)
     for (size_t i = 0; i < recovery->connected.count; i++) {
         durable_put_session(core, connected[i]);
     }
-    const struct scan *scans = recovery->scans.items;
-    for (size_t i = 0; i < recovery->scans.count; i++) {
-        if (!scan_again(core, scans[i].subscription)) {
-            return STATUS_NO_MEMORY;
-        }
-    }
-    return STATUS_OK;
+    return repeat_scans(recovery);
 }
 
 static void arm_timer(void *ctx, struct map_node *node)

@@ -5,7 +5,9 @@
  * at QoS 2 for a session that outlives the process cannot do so: when a crash interrupts it, nobody
  * would know what has come already, and beginning anew would bring it twice. So it notes all that
  * it finds as the session's, in the store too, and only then are they sent, like what came through
- * the queue. A crash before that has sent nothing; after it the store has them as queued.
+ * the queue. A crash before that has sent nothing; after it the store has them as queued. There is
+ * a limit to what one may note: beyond it the rest is read like all others, and a crash brings what
+ * the scan has sent once more.
  */
 #include <stdlib.h>
 
@@ -33,6 +35,9 @@ static bool open_scan(struct core *core, const struct session_subscription *subs
         retained_cursor_close(scan->cursor);
         mem_free(scan);
         return false;
+    }
+    if (scan->known != NULL) {
+        (void)shared_hold(&scan->known->shared);
     }
     slot->kind = SLOT_SCAN;
     slot->scan = scan;
@@ -72,33 +77,40 @@ static int compare_arrivals(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Lists what the session had before the restart. Of two scans that both find a message and are both
- * interrupted only one brings it then. False: no memory. */
-static bool list_known(const struct session *session, struct retained_scan *scan)
+static void destroy_known(struct shared *object)
+{
+    mem_free(object);
+}
+
+/* Lists what the session had before the restart, for all its scans: of two that both find a message
+ * and are both interrupted only one brings it then. NULL: no memory. */
+static struct scan_known *list_known(const struct session *session)
 {
     const struct session_backlog *backlog = session_backlog(session);
     size_t max = slot_window_count(&session->window) + (backlog == NULL ? 0 : backlog->run.count);
-    scan->known = max == 0 ? NULL : mem_alloc(max * sizeof *scan->known);
-    if (scan->known == NULL) {
-        return max == 0;
+    struct scan_known *known = mem_alloc(sizeof *known + max * sizeof known->arrivals[0]);
+    if (known == NULL) {
+        return NULL;
     }
+    *known = (struct scan_known){.shared = {1, destroy_known}};
     for (uint32_t i = 0; i < slot_window_count(&session->window); i++) {
         const struct slot *slot = slot_window_at(&session->window, i);
         if (slot->kind != SLOT_EMPTY) {
-            scan->known[scan->known_count++] = slot_arrival(slot);
+            known->arrivals[known->count++] = slot_arrival(slot);
         }
     }
     if (backlog != NULL) {
         struct stored_cursor cursor = stored_cursor_of(&backlog->run);
         for (struct slot slot; stored_run_next(&cursor, &slot);) {
-            scan->known[scan->known_count++] = slot.arrival;
+            known->arrivals[known->count++] = slot.arrival;
         }
     }
-    qsort(scan->known, scan->known_count, sizeof *scan->known, compare_arrivals);
-    return true;
+    qsort(known->arrivals, known->count, sizeof known->arrivals[0], compare_arrivals);
+    return known;
 }
 
-bool scan_again(struct core *core, const struct session_subscription *subscription)
+bool scan_again(struct core *core, const struct session_subscription *subscription,
+                struct scan_known **known)
 {
     struct session *session = subscription->session;
     const struct subscription *entry = topic_trie_find(
@@ -109,14 +121,13 @@ bool scan_again(struct core *core, const struct session_subscription *subscripti
     }
     struct retained_scan scan = {
         .identifier = entry->identifier, .qos = entry->qos, .no_local = entry->no_local};
-    if (scan.qos == 2 && !list_known(session, &scan)) {
-        return false;
+    if (scan.qos == 2) {
+        if (*known == NULL && (*known = list_known(session)) == NULL) {
+            return false;
+        }
+        scan.known = *known;
     }
-    if (!open_scan(core, subscription, &scan)) {
-        mem_free(scan.known);
-        return false;
-    }
-    return true;
+    return open_scan(core, subscription, &scan);
 }
 
 void scan_close(struct core *core, struct session *session, struct retained_scan *scan)
@@ -128,20 +139,24 @@ void scan_close(struct core *core, struct session *session, struct retained_scan
     }
     message_release(scan->aside);
     retained_cursor_close(scan->cursor);
-    mem_free(scan->known);
+    if (scan->known != NULL) {
+        shared_release(&scan->known->shared);
+    }
     mem_free(scan);
 }
 
 bool scan_gathers(const struct core *core, const struct session *session,
                   const struct retained_scan *scan)
 {
-    return scan->qos == 2 && core->store != NULL && session->is_durable;
+    return scan->qos == 2 && !scan->is_too_large && core->store != NULL && session->is_durable;
 }
 
 static bool is_known(const struct retained_scan *scan, const struct message *message)
 {
-    return scan->known_count != 0 && bsearch(&message->sequence, scan->known, scan->known_count,
-                                             sizeof *scan->known, compare_arrivals) != NULL;
+    const struct scan_known *known = scan->known;
+    return known != NULL && known->count != 0 &&
+           bsearch(&message->sequence, known->arrivals, known->count, sizeof known->arrivals[0],
+                   compare_arrivals) != NULL;
 }
 
 enum { PLACE_FIRST = 1, PLACE_SECOND = 2 };
@@ -256,6 +271,8 @@ enum scan_step scan_gather(struct core *core, struct session *session, struct re
     if (step == SCAN_END) {
         durable_put_subscription(core, scan->subscription, false);
         scan->is_gathered = true;
+    } else if (scan->found.count >= GATHERED_MAX) {
+        scan->is_gathered = scan->is_too_large = true;
     }
-    return step;
+    return scan->is_gathered ? SCAN_END : step;
 }

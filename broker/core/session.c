@@ -205,6 +205,11 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
     session_arm_timer(core, session);
 }
 
+void core_begin_end(struct core *core)
+{
+    core->is_ending = true;
+}
+
 struct session *session_create(struct core *core, struct bytes client_id, uint64_t number)
 {
     struct session *session = mem_zalloc(offsetof(struct session, client_id) + client_id.len);

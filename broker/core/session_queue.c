@@ -253,7 +253,8 @@ void session_enqueue(struct core *core, struct session *session, struct message 
         add_identifier(last, subscription->identifier);
         return;
     }
-    if (session->client == NULL && qos == 0 && !core->options.queue_qos0) {
+    if ((session->client == NULL && qos == 0 && !core->options.queue_qos0) ||
+        (core->is_ending && !session->is_durable)) {
         return;
     }
     const struct message *last_message =

@@ -339,10 +339,29 @@ static void subscribe_without_memory_leaves_nothing(void **state)
     }
 }
 
+/* Else the wills of all who are closed would be queued for all who are to be closed. */
+static void an_end_queues_nothing_for_who_ends(void **state)
+{
+    (void)state;
+    struct core_options options = core_options_default();
+    struct fixture fixture;
+    open_core(&fixture, &options);
+    struct session *session = connect_as(&fixture, "a");
+    subscribe(&fixture, session, "t", 1);
+    core_begin_end(fixture.core);
+    (void)publish(&fixture, "t", 1, true);
+    assert_int_equal(fixture.ready, 0);
+    struct core_delivery delivery;
+    assert_int_equal(core_next(fixture.core, 0, session, &delivery), CORE_NOTHING);
+    assert_non_null(core_retained(fixture.core, 0, bytes_of_string("t")));
+    close_core(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ready_is_said_once),
+        cmocka_unit_test(an_end_queues_nothing_for_who_ends),
         cmocka_unit_test(delivery_lives_until_the_next_one),
         cmocka_unit_test(identifier_in_use_is_passed_over),
         cmocka_unit_test(waits_when_no_identifier_is_free),
