@@ -4,7 +4,8 @@
  * session.c opens and ends sessions, session_queue.c fills and empties their queues, subscribe.c
  * keeps subscriptions and shared groups, scan.c reads retained messages for new ones, router.c
  * brings a message to sessions, delivery.c hands it to clients, durable.c tells the store and waits
- * for it, recovery.c reads it after a start.
+ * for it, spill.c takes messages out of memory and reads them back, recovery.c reads all after a
+ * start.
  */
 #ifndef BROKER_CORE_STATE_H
 #define BROKER_CORE_STATE_H
@@ -409,27 +410,40 @@ bool durable_is_assigning(const struct core *core, const struct session *session
 /* Nothing goes to the session's client before the next commit. */
 void durable_wait(struct core *core, struct session *session);
 
-/* Asks for the messages that the session needs next and that are in the store only: nothing can be
- * sent before they come. False: no memory to ask for them. */
-MUST_USE bool durable_fetch(struct core *core, struct session *session);
-
-/* The client of a durable session is gone: QoS 0 messages that waited for it would keep what stands
- * behind them in memory. */
-void durable_drop_qos0(struct core *core, struct session *session);
-
-/* The session is without a client: what the store has need not be in memory. */
-void durable_spill(struct core *core, struct session *session);
-
 /* The durable session of that number, or NULL. */
 struct session *durable_find(const struct core *core, uint64_t number);
 
 /* The store's events; `ctx` is the core. */
 void durable_on_committed(void *ctx, uint64_t ticket);
-void durable_on_fetched(void *ctx, uint64_t number, const struct store_fetched *items,
-                        size_t count);
 void durable_on_failed(void *ctx, const char *why);
 
 void durable_fini(struct core *core);
+
+/* The number under which the store has a stored slot: what a queue's consumer has is still the
+ * queue's. */
+uint64_t durable_owner_of(const struct session *session, const struct slot *slot);
+
+/* spill.c */
+
+/* Asks for the messages that the session needs next and that are in the store only: nothing can be
+ * sent before they come. False: no memory to ask for them. */
+MUST_USE bool spill_fetch(struct core *core, struct session *session);
+
+/* The client of a durable session is gone: QoS 0 messages that waited for it would keep what stands
+ * behind them in memory. */
+void spill_drop_qos0(struct core *core, struct session *session);
+
+/* The session is without a client: what the store has need not be in memory. */
+void spill_session(struct core *core, struct session *session);
+
+/* After a commit: what has become durable goes. */
+void spill_listed(struct core *core);
+
+/* A durable session ends. */
+void spill_forget(struct core *core, struct session_durable *durable);
+
+/* The store's answer; `ctx` is the core. */
+void spill_on_fetched(void *ctx, uint64_t number, const struct store_fetched *items, size_t count);
 
 /* watch.c */
 

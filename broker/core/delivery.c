@@ -111,7 +111,7 @@ static enum core_next next_resend(struct core *core, uint64_t now_ms, struct ses
         return CORE_NOTHING;
     }
     if (slot->kind == SLOT_STORED) {
-        (void)!durable_fetch(core, session); /* cannot fail: this one has a slot */
+        (void)!spill_fetch(core, session); /* cannot fail: this one has a slot */
         return CORE_NOTHING;
     }
     session->window.sent++;
@@ -357,7 +357,7 @@ enum core_next core_next(struct core *core, uint64_t now_ms, struct session *ses
         if (!session->blocked && is_stored) {
             if (count_unsent(session) != 0 && !may_go_ahead(core, session)) {
                 hold(core, session);
-            } else if (!durable_fetch(core, session)) {
+            } else if (!spill_fetch(core, session)) {
                 return CORE_AGAIN;
             }
         }

@@ -135,7 +135,7 @@ static bool hand_out(struct core *core, struct share_member *member)
         first = session_first(anchor);
     }
     if (first == NULL ? session_backlog(anchor) != NULL : first->kind == SLOT_STORED) {
-        (void)!durable_fetch(core, anchor); /* without memory the next call asks again */
+        (void)!spill_fetch(core, anchor); /* without memory the next call asks again */
         return false;
     }
     struct session *session = member->session;
@@ -291,7 +291,7 @@ bool queue_put_back(struct core *core, struct session *session, struct slot *slo
     if (is_from_queue) {
         sink(place);
     }
-    durable_spill(core, to);
+    spill_session(core, to);
     return true;
 }
 

@@ -477,8 +477,7 @@ enum status core_open_store(struct core *core, uint64_t now_ms, uint64_t unix_ms
     ENSURE(core->store == NULL && core->sessions.count == 0);
     core->now_ms = now_ms;
     core->unix_offset_ms = unix_ms - now_ms;
-    struct store_events events = {core, durable_on_committed, durable_on_fetched,
-                                  durable_on_failed};
+    struct store_events events = {core, durable_on_committed, spill_on_fetched, durable_on_failed};
     store_set_events(store, &events);
     struct recovery recovery = {.core = core, .now_ms = now_ms};
     struct store_loader loader = {&recovery, on_session, on_subscription, on_message};

@@ -189,7 +189,7 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
     }
     struct session_absence *absence = session->absence;
     session_hand_over_shared(core, session, true);
-    durable_drop_qos0(core, session);
+    spill_drop_qos0(core, session);
     absence->expires_at_ms = absence->expiry_s == CORE_SESSION_NEVER_EXPIRES
                                  ? TIMER_NEVER
                                  : now_ms + UINT64_C(1000) * absence->expiry_s;
@@ -201,7 +201,7 @@ void core_disconnect(struct core *core, uint64_t now_ms, struct session *session
         }
     }
     durable_put_session(core, session);
-    durable_spill(core, session);
+    spill_session(core, session);
     session_arm_timer(core, session);
 }
 

@@ -291,7 +291,7 @@ void session_enqueue(struct core *core, struct session *session, struct message 
             core->part_failed = true;
         }
         slot->is_stored = is_queue && core->store != NULL;
-        durable_spill(core, session);
+        spill_session(core, session);
     }
     session_wake(core, session);
 }
